@@ -1,0 +1,79 @@
+"""The functions an update rule is written with.
+
+Each works on arrays of any library that follows the Python array API standard (NumPy, PyTorch,
+JAX, …), on symbols while a rule is traced, and on plain numbers. They follow IEEE 754: no exception
+for a division by zero or the root of a negative number, and NaN stays NaN.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+__all__ = ["abs", "clip", "exp", "log", "maximum", "minimum", "sign", "sqrt", "tanh", "where"]
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float)
+
+
+def _elementwise(name: str, meaning: str) -> Callable[[Any], Any]:
+    def function(x: Any) -> Any:
+        if _is_number(x):
+            with np.errstate(all="ignore"):
+                return float(getattr(np, name)(float(x)))
+        return getattr(array_namespace(x), name)(x)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = meaning
+    return function
+
+
+sqrt = _elementwise("sqrt", "√x; NaN below zero.")
+exp = _elementwise("exp", "eˣ.")
+log = _elementwise("log", "The natural logarithm.")
+tanh = _elementwise("tanh", "The hyperbolic tangent.")
+abs = _elementwise("abs", "|x|.")
+sign = _elementwise("sign", "−1, 0 or 1.")
+
+
+def _as_arrays(*xs: Any) -> tuple[Any, ...]:
+    """The namespace of the arrays among `xs`, then `xs` with numbers brought to the arrays' dtype."""
+    arrays = [x for x in xs if not _is_number(x)]
+    xp = array_namespace(*arrays)
+    first = arrays[0]
+    return xp, *(xp.full_like(first, x) if _is_number(x) else x for x in xs)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of the two, entry by entry; NaN if either is."""
+    if _is_number(a) and _is_number(b):
+        return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+    xp, a, b = _as_arrays(a, b)
+    return xp.maximum(a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of the two, entry by entry; NaN if either is."""
+    if _is_number(a) and _is_number(b):
+        return math.nan if math.isnan(a) or math.isnan(b) else min(a, b)
+    xp, a, b = _as_arrays(a, b)
+    return xp.minimum(a, b)
+
+
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """`x` brought into [low, high]; NaN stays NaN."""
+    return minimum(maximum(x, low), high)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, `b` elsewhere."""
+    if isinstance(condition, bool | np.bool_):
+        return a if condition else b
+    xp, a, b = _as_arrays(a, b) if not (_is_number(a) and _is_number(b)) else (None, a, b)
+    if xp is None:
+        xp = array_namespace(condition)
+        a, b = xp.asarray(float(a)), xp.asarray(float(b))
+    return xp.where(condition, a, b)

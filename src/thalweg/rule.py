@@ -1,0 +1,241 @@
+"""What an update rule is.
+
+A rule is a frozen dataclass whose `update` speaks of one entry of one parameter, as the paper does.
+`update` may ask, by parameter name, for
+
+    t             number of the step, from 1
+    g             gradient
+    p             parameter
+    norm          norm of the gradient of the tensor that the entry belongs to
+    global_norm   norm of the gradient of the whole model
+
+and every further parameter is a **state slot**, whose default is its initial value or the name of
+the hyperparameter that holds it. It returns the step to subtract, then the new state in that order
+(the step alone where there is no state).
+"""
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias, dataclass_transform
+
+from thalweg.errors import UnknownHyperparameterError
+from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
+
+# A hyperparameter's value: a number or a schedule; inside `update` a number or, while the rule is
+# traced, a symbol. A rule that can do without one declares it `Scalar | None`.
+Scalar: TypeAlias = Any
+
+INPUTS = ("t", "g", "p", "norm", "global_norm")
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+# Every concrete rule by class name, filled as classes are defined.
+REGISTRY: dict[str, type["Rule"]] = {}
+ALIASES: dict[str, str] = {}
+
+
+@dataclass_transform(frozen_default=True)
+class Rule:
+    """An update rule. Subclass it, declare hyperparameters as fields, and write `update`.
+
+    Fields annotated `bool` choose the form and are settled before tracing; every other field is a
+    hyperparameter: a number, a schedule (any callable of `t`), or None where it is declared so.
+
+    Class keywords:
+        register: whether `thalweg.rules()` lists it.
+        aliases: further names that `thalweg.get` knows it by.
+
+    Raises:
+        UnknownHyperparameterError: a keyword that is no field.
+        TypeError: a value of the wrong type.
+        ValueError: a value outside its admissible range.
+    """
+
+    _slots: ClassVar[dict[str, float | str]] = {}
+    _inputs: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, register: bool = True, aliases: tuple[str, ...] = ()) -> None:
+        """Make the class a frozen dataclass, read its `update`'s signature, and register it."""
+        super().__init_subclass__()
+        dataclass(frozen=True)(cls)
+        _, *parameters = inspect.signature(cls.update).parameters.values()
+        cls._inputs = tuple(p.name for p in parameters if p.name in INPUTS)
+        cls._slots = {p.name: p.default for p in parameters if p.name not in INPUTS and p.kind not in _MANY}
+        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        for slot, initial in cls._slots.items():
+            if not isinstance(initial, int | float) and initial not in names:
+                raise TypeError(
+                    f"{cls.__name__}.update: {slot!r} is none of {', '.join(INPUTS)}, so it is a state slot: "
+                    "give it a default, its initial value or the name of the hyperparameter that holds it"
+                )
+        if register:
+            REGISTRY[cls.__name__] = cls
+            ALIASES.update(dict.fromkeys(aliases, cls.__name__))
+
+    def __new__(cls, *args: Any, **values: Any) -> "Rule":
+        """Name the nearest field where a keyword is none."""
+        if unknown := values.keys() - {f.name for f in fields(cls)}:  # type: ignore[arg-type]
+            raise UnknownHyperparameterError(cls.__name__, min(unknown), [f.name for f in fields(cls)])  # type: ignore[arg-type]
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            check(type(self), field, getattr(self, field.name))
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """One step of one entry: the step to subtract, then the new state."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry, lower case, such as "adam"."""
+        return type(self).__name__.lower()
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        """What each hyperparameter in use means, by name."""
+        return {
+            f.name: describe(f)
+            for f in fields(self)  # type: ignore[arg-type]
+            if f.type is not bool and getattr(self, f.name) is not None
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Scalar]:
+        """Each hyperparameter's number or schedule, by name."""
+        return {name: getattr(self, name) for name in self.hyperparameters}
+
+    @cached_property
+    def form(self) -> tuple[Any, ...]:
+        """What is settled before tracing: rules of one form have one Program."""
+        flags = {f.name: getattr(self, f.name) for f in fields(self) if f.type is bool}  # type: ignore[arg-type]
+        return type(self), tuple(flags.items()), tuple(self.hyperparameters)
+
+    @property
+    def slots(self) -> dict[str, float | str]:
+        """Every slot of `update`: its initial value, or the hyperparameter that holds it."""
+        return self._slots
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What `update` asks for besides its state, out of `INPUTS`."""
+        return self._inputs
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a step with a gradient that is not finite is skipped whole."""
+        return False
+
+    def values_at(self, t: int) -> dict[str, float]:
+        """Each hyperparameter's number at step `t` (from 1).
+
+        Raises:
+            ValueError: a schedule gives a value outside the admissible range.
+        """
+        values = self.values
+        if not self._scheduled:
+            return values
+        values = dict(values)
+        for name in self._scheduled:
+            value = values[name] = float(values[name](t))
+            if not self.hyperparameters[name].admits(value):
+                raise ValueError(
+                    f"{self.name}: the schedule of {name} gives {value!r} at step {t}; "
+                    f"{name} must lie in {self.hyperparameters[name].range}"
+                )
+        return values
+
+    @cached_property
+    def _scheduled(self) -> tuple[str, ...]:
+        return tuple(name for name, value in self.values.items() if callable(value))
+
+    def at(self, t: int) -> "Rule":
+        """This rule with every schedule's number at step `t` (from 1)."""
+        return self.with_values(self.values_at(t)) if self._scheduled else self
+
+    def with_values(self, values: Mapping[str, Any]) -> "Rule":
+        """This rule with other values, symbols among them, unchecked."""
+        other = copy.copy(self)
+        vars(other).update({name: values[name] for name in self.values})
+        for cached in ("values", "_scheduled"):
+            vars(other).pop(cached, None)
+        return other
+
+    def replaced(self, **values: Scalar) -> "Rule":
+        """This rule with some hyperparameters changed, by name; checked.
+
+        Raises:
+            UnknownHyperparameterError: it has no such hyperparameter in use.
+            ValueError: a value outside its admissible range.
+        """
+        for name, value in values.items():
+            if name not in self.hyperparameters:
+                raise UnknownHyperparameterError(self.name, name, self.hyperparameters)
+            if not callable(value) and not self.hyperparameters[name].admits(value):
+                raise ValueError(
+                    f"{self.name}: {name} must lie in {self.hyperparameters[name].range}, got {value!r}"
+                )
+        return self.with_values({**self.values, **values})
+
+    def advance(
+        self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Any = None, global_norm: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Call `update` with what it asks for.
+
+        Args:
+            t: number of the step, from 1.
+            g: gradient.
+            p: parameter, of the gradient's shape.
+            state: each slot's value.
+            norm: norm of the tensor's gradient, where asked for.
+            global_norm: norm of the model's gradient, where asked for.
+
+        Returns:
+            the step to subtract from `p`, and the new state. Nothing is changed in place.
+        """
+        given = {"t": t, "g": g, "p": p, "norm": norm, "global_norm": global_norm}
+        result = self.update(**{name: given[name] for name in self._inputs}, **state)
+        step, *new = result if isinstance(result, tuple) else (result,)
+        if len(new) != len(self._slots):
+            raise TypeError(
+                f"{type(self).__name__}.update must return the step and its {len(self._slots)} slots "
+                f"({', '.join(self._slots) or 'none'}); it returned {len(new)} beside the step"
+            )
+        return step, dict(zip(self._slots, new, strict=True))
+
+    def initial_state(self) -> dict[str, float]:
+        """Each slot's initial value."""
+        return {
+            slot: float(self.values_at(1)[value]) if isinstance(value, str) else float(value)
+            for slot, value in self.slots.items()
+        }
+
+
+def describe(field: Any) -> Hyperparameter:
+    """What a field of a rule means: as it says itself, or as its name does everywhere."""
+    described = field.metadata.get("hyperparameter") or HYPERPARAMETERS.get(field.name)
+    return described or Hyperparameter(symbol=rf"\mathrm{{{field.name}}}".replace("_", r"\_"))
+
+
+def check(owner: type, field: Any, value: Any) -> None:
+    """Check one field's value.
+
+    Raises:
+        TypeError: it is neither a number nor a schedule (or, for a flag, neither True nor False).
+        ValueError: it lies outside the admissible range.
+    """
+    where = f"{owner.__name__}: {field.name}"
+    if field.type is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"{where} is True or False, got {value!r}")
+    elif value is None:
+        if type(None) not in getattr(field.type, "__args__", ()):
+            raise TypeError(f"{where} is a number or a schedule, got None")
+    elif isinstance(value, bool) or not (callable(value) or hasattr(value, "__float__")):
+        raise TypeError(f"{where} is a number or a schedule (a function of t), got {value!r}")
+    elif not callable(value):
+        description = describe(field)
+        if not description.admits(float(value)):
+            raise ValueError(f"{where} must lie in {description.range}, got {value!r}")

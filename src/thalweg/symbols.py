@@ -1,0 +1,262 @@
+"""Symbols: what stands for the numbers while an update rule is traced.
+
+An `Expr` is made by arithmetic on other expressions and by the functions of `thalweg.ops`, which
+find its namespace as they find an array's. Equal expressions are one object, so a subexpression
+that a rule writes twice is computed once.
+"""
+
+import math
+import operator
+import weakref
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, TypeAlias
+
+Operand: TypeAlias = "Expr | float | int"
+
+# What each operation does to numbers: constants are folded with it, and scalar lines run it.
+# IEEE 754 rather than exceptions, as arrays do.
+
+
+def _divide(a: float, b: float) -> float:
+    if b == 0:
+        return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1, b)
+    return a / b
+
+
+def _power(a: float, b: float) -> float:
+    try:
+        result = a**b
+    except ZeroDivisionError:
+        return math.inf
+    except OverflowError:
+        return math.inf
+    return result if isinstance(result, int | float) else math.nan
+
+
+def _sqrt(x: float) -> float:
+    return math.sqrt(x) if x >= 0 else math.nan
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan)
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _maximum(a: float, b: float) -> float:
+    return a if a >= b or a != a else b
+
+
+def _minimum(a: float, b: float) -> float:
+    return a if a <= b or a != a else b
+
+
+def _sign(x: float) -> float:
+    return (x > 0) - (x < 0) if x == x else x
+
+
+def _where(condition: bool, a: float, b: float) -> float:
+    return a if condition else b
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": _divide,
+    "pow": _power,
+    "neg": operator.neg,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "sqrt": _sqrt,
+    "exp": _exp,
+    "log": _log,
+    "tanh": math.tanh,
+    "abs": abs,
+    "sign": _sign,
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "where": _where,
+}
+
+
+class Expr:
+    """A symbol (`op == "symbol"`) or an operation on expressions and numbers."""
+
+    __slots__ = ("__weakref__", "args", "name", "op")
+    op: str
+    args: tuple["Expr | float", ...]
+    name: str
+
+    def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
+        """The functions of `thalweg.ops`, for symbols."""
+        return _namespace
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "an update rule cannot branch on a value that is known only when it runs: "
+            "write where(condition, a, b); fields of type bool may be branched on"
+        )
+
+    def __add__(self, other: Operand) -> "Expr":
+        return _apply("add", self, other)
+
+    def __radd__(self, other: Operand) -> "Expr":
+        return _apply("add", other, self)
+
+    def __sub__(self, other: Operand) -> "Expr":
+        return _apply("sub", self, other)
+
+    def __rsub__(self, other: Operand) -> "Expr":
+        return _apply("sub", other, self)
+
+    def __mul__(self, other: Operand) -> "Expr":
+        return _apply("mul", self, other)
+
+    def __rmul__(self, other: Operand) -> "Expr":
+        return _apply("mul", other, self)
+
+    def __truediv__(self, other: Operand) -> "Expr":
+        return _apply("div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> "Expr":
+        return _apply("div", other, self)
+
+    def __pow__(self, other: Operand) -> "Expr":
+        return _apply("pow", self, other)
+
+    def __rpow__(self, other: Operand) -> "Expr":
+        return _apply("pow", other, self)
+
+    def __neg__(self) -> "Expr":
+        return _apply("neg", self)
+
+    def __abs__(self) -> "Expr":
+        return _apply("abs", self)
+
+    def __lt__(self, other: Operand) -> "Expr":
+        return _apply("lt", self, other)
+
+    def __le__(self, other: Operand) -> "Expr":
+        return _apply("le", self, other)
+
+    def __gt__(self, other: Operand) -> "Expr":
+        return _apply("gt", self, other)
+
+    def __ge__(self, other: Operand) -> "Expr":
+        return _apply("ge", self, other)
+
+    def __eq__(self, other: object) -> "Expr":  # type: ignore[override]
+        return _apply("eq", self, other)
+
+    def __ne__(self, other: object) -> "Expr":  # type: ignore[override]
+        return _apply("ne", self, other)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return self.name or f"{self.op}({', '.join(map(repr, self.args))})"
+
+
+_known: "weakref.WeakValueDictionary[Any, Expr]" = weakref.WeakValueDictionary()
+
+
+def intern(op: str, args: tuple[Any, ...], name: str = "") -> Expr:
+    """The one expression of that operation on those arguments, as it stands."""
+    # Arguments are known by identity: comparing symbols makes a new symbol. An id cannot be met
+    # again while its entry lives, since the entry's value holds the arguments.
+    key = (op, name, *(id(a) if isinstance(a, Expr) else ("number", float(a)) for a in args))
+    found = _known.get(key)
+    if found is None:
+        found = Expr()
+        found.op, found.args, found.name = op, args, name
+        _known[key] = found
+    return found
+
+
+def symbol(name: str) -> Expr:
+    """A symbol of that name."""
+    return intern("symbol", (), name)
+
+
+def is_number(x: Any, number: float) -> bool:
+    """Whether `x` is no symbol but that number."""
+    return not isinstance(x, Expr) and x == number
+
+
+def apply(op: str, *args: Any) -> Any:
+    """An operation on expressions and numbers; a number where all arguments are numbers.
+
+    Raises:
+        TypeError: an argument is neither.
+    """
+    for a in args:
+        if not isinstance(a, Expr | float | int):
+            raise TypeError(f"an update rule computes with symbols and numbers, not with {a!r}")
+    if not any(isinstance(a, Expr) for a in args):
+        return OPERATIONS[op](*args)
+    match op, args:
+        case ("add", (x, y)) if is_number(y, 0):
+            return x
+        case ("add", (x, y)) if is_number(x, 0):
+            return y
+        case ("sub" | "div" | "mul" | "pow", (x, y)) if is_number(y, 0 if op == "sub" else 1):
+            return x
+        case ("mul", (x, y)) if is_number(x, 1):
+            return y
+        case ("sub", (x, y)) if is_number(x, 0):
+            return apply("neg", y)
+        case ("neg", (Expr(op="neg", args=(x,)),)):
+            return x
+        case ("where", (bool() as condition, x, y)):
+            return x if condition else y
+        case ("where", (_, x, y)) if x is y:
+            return x
+    return intern(op, args)
+
+
+def _apply(op: str, *args: Any) -> Expr:
+    # Rules that write m + None or m + "x" meet apply's TypeError, which names the culprit.
+    return apply(op, *args)  # type: ignore[no-any-return]
+
+
+def _function(op: str) -> Callable[..., Any]:
+    return lambda *args: apply(op, *args)
+
+
+_namespace = ModuleType("thalweg.symbols.functions")
+vars(_namespace).update(
+    {
+        name: _function(name)
+        for name in ("sqrt", "exp", "log", "tanh", "abs", "sign", "maximum", "minimum", "where")
+    },
+    full_like=lambda _, number: number,
+    asarray=lambda number: number,
+)
+
+
+def walk(*roots: Any) -> Iterator[Expr]:
+    """Every expression under `roots` once, arguments before what uses them."""
+    seen: set[Expr] = set()
+    for root in roots:
+        stack = [(root, False)]
+        while stack:
+            expr, expanded = stack.pop()
+            if not isinstance(expr, Expr) or expr in seen:
+                continue
+            if expanded:
+                seen.add(expr)
+                yield expr
+            else:
+                stack.append((expr, True))
+                stack.extend((a, False) for a in reversed(expr.args))
