@@ -1,0 +1,135 @@
+"""What generated CPU kernels are written with: typed access to raw memory, and small functions.
+
+A kernel walks several streams (the parameter, its gradient, its state slots) that never overlap.
+`stream` says so to LLVM with alias scopes, so that loops vectorise without run-time checks however
+many slots a rule has. It also converts the half types, which are stored in 16 bits and computed
+with in 32.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core.extending import intrinsic, register_jitable
+
+# More than any kernel has.
+STREAMS = 16
+
+_ARGUMENTS = "int64, int64, int64[:, ::1], int64[::1], int64[:, ::1], float64[:, ::1], float64[::1]"
+
+# error_model="numpy": a check for division by zero in the loop would keep it from vectorising.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": True}
+
+kernel = numba.njit(f"void({_ARGUMENTS})", fastmath={"contract"}, **_OPTIONS)
+# A sum vectorises only if its terms may be added in another order.
+reduction = numba.njit(
+    "void(int64, int64, int64[:, ::1], int64[::1], float64[::1])",
+    fastmath={"contract", "reassoc"},
+    **_OPTIONS,
+)
+
+float32 = numba.float32
+float64 = numba.float64
+
+Codegen = Callable[[Any, Any, Any, Any], Any]
+
+
+@register_jitable
+def maximum(a: Any, b: Any) -> Any:
+    """The larger; NaN if either is."""
+    return a if (a >= b) | (a != a) else b
+
+
+@register_jitable
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller; NaN if either is."""
+    return a if (a <= b) | (a != a) else b
+
+
+@register_jitable
+def sign(x: Any) -> Any:
+    """−1, 0 or 1; NaN stays."""
+    one = type(x)(1)
+    return one if x > 0 else (-one if x < 0 else x)
+
+
+def _storage(dtype: str) -> Any:
+    """The LLVM type of an entry in memory."""
+    return {
+        "float64": ir.DoubleType(),
+        "float32": ir.FloatType(),
+        "float16": ir.HalfType(),
+        "bfloat16": ir.IntType(16),
+    }[dtype]
+
+
+def _widen(builder: Any, value: Any, dtype: str) -> Any:
+    if dtype == "float16":
+        return builder.fpext(value, ir.FloatType())
+    if dtype == "bfloat16":  # the upper half of a float32
+        bits = builder.shl(builder.zext(value, ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+    return value
+
+
+def _narrow(builder: Any, value: Any, dtype: str) -> Any:
+    if dtype == "float16":
+        return builder.fptrunc(value, ir.HalfType())
+    if dtype == "bfloat16":
+        # To nearest, ties to even, by adding just under half a unit of the last place kept; a NaN is
+        # set apart since the addition could carry it into an infinity.
+        i32 = ir.IntType(32)
+        bits = builder.bitcast(value, i32)
+        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
+        rounded = builder.add(bits, builder.add(odd, i32(0x7FFF)))
+        is_nan = builder.fcmp_unordered("uno", value, value)
+        kept = builder.select(is_nan, builder.or_(bits, i32(0x400000)), rounded)
+        return builder.trunc(builder.lshr(kept, i32(16)), ir.IntType(16))
+    return value
+
+
+def _declare_disjoint(builder: Any, instruction: Any, index: int) -> None:
+    """Tell LLVM that this access touches no other stream's memory."""
+    module = builder.module
+    domain = module.add_metadata(["thalweg"])
+    scopes = [module.add_metadata([f"stream {k}", domain]) for k in range(STREAMS)]
+    others = [scope for k, scope in enumerate(scopes) if k != index]
+    instruction.set_metadata("alias.scope", module.add_metadata([scopes[index]]))
+    instruction.set_metadata("noalias", module.add_metadata(others))
+
+
+def stream(dtype: str, index: int) -> tuple[Any, Any]:
+    """`load(address, k)` and `store(address, k, value)` for one stream of a kernel.
+
+    Args:
+        dtype: how entries are stored: float64, float32, float16 or bfloat16.
+        index: the stream's number in the kernel, from 0; each its own.
+    """
+    computed = types.float64 if dtype == "float64" else types.float32
+    storage = _storage(dtype)
+
+    def pointer(builder: Any, address: Any, k: Any) -> Any:
+        base = builder.inttoptr(address, ir.PointerType())
+        return builder.gep(base, [k], source_etype=storage)
+
+    @intrinsic
+    def load(context: Any, address: Any, k: Any) -> tuple[Any, Codegen]:
+        def codegen(_: Any, builder: Any, __: Any, args: Any) -> Any:
+            value = builder.load(pointer(builder, *args), typ=storage)
+            _declare_disjoint(builder, value, index)
+            return _widen(builder, value, dtype)
+
+        return computed(types.int64, types.int64), codegen
+
+    @intrinsic
+    def store(context: Any, address: Any, k: Any, value: Any) -> tuple[Any, Codegen]:
+        def codegen(_: Any, builder: Any, __: Any, args: Any) -> Any:
+            narrowed = _narrow(builder, args[2], dtype)
+            stored = builder.store(narrowed, pointer(builder, args[0], args[1]))
+            _declare_disjoint(builder, stored, index)
+
+        return types.void(types.int64, types.int64, computed), codegen
+
+    return load, store
