@@ -1,0 +1,359 @@
+"""The optimizers of `torch.optim`, in its own spelling, simplest first.
+
+Each constructor takes what torch's takes. `foreach` and `fused` choose among torch's
+implementations and have no effect here: there is one, and it is fused. `differentiable=True` and
+`capturable=True` are refused.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.registry import rules
+from thalweg.rule import Rule
+from thalweg.schedules import TimeDecay
+from thalweg.torch.base import BaseOptimizer
+from thalweg.treatments import L2, DecoupledDecay, Maximize, Treatment, chain
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Group = Mapping[str, Any]
+
+
+def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A constructor's arguments as a parameter group's defaults."""
+    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+
+
+def _around(rule: Rule, group: Group) -> Rule:
+    """The rule within what torch's common settings ask for."""
+    links: list[Treatment] = [Maximize()] if group.get("maximize") else []
+    if group.get("weight_decay"):
+        decay = float(group["weight_decay"])
+        links.append(DecoupledDecay(decay) if group.get("decoupled_weight_decay") else L2(decay))
+    return chain(*links, rule)
+
+
+def _adam_values(group: Group) -> tuple[float, float, float, float]:
+    beta_1, beta_2 = group["betas"]
+    return float(group["lr"]), float(beta_1), float(beta_2), float(group["eps"])
+
+
+class SGD(BaseOptimizer):
+    """Gradient descent, with momentum and Nesterov's look-ahead. See `torch.optim.SGD`."""
+
+    slot_names = {"b": "momentum_buffer"}
+    takes_sparse = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """SGD, Momentum or Nesterov, as the settings ask."""
+        lr, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
+        if group["nesterov"] and (not momentum or dampening):
+            raise ValueError("SGD: nesterov needs a momentum above 0 and no dampening")
+        if not momentum:
+            return _around(rules.SGD(lr), group)
+        rule = rules.Nesterov(lr, momentum) if group["nesterov"] else rules.Momentum(lr, momentum, dampening)
+        return _around(rule, group)
+
+
+class Adagrad(BaseOptimizer):
+    """A rate that falls with the sum of squared gradients. See `torch.optim.Adagrad`."""
+
+    slot_names = {"s": "sum"}
+    takes_sparse = True
+    starts_at_once = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """Adagrad; `lr_decay` is a time decay of its rate."""
+        lr = float(group["lr"])
+        if group["lr_decay"] < 0:
+            raise ValueError(f"Adagrad: lr_decay must lie in [0, ∞), got {group['lr_decay']!r}")
+        rate = TimeDecay(lr, group["lr_decay"]) if group["lr_decay"] else lr
+        rule = rules.Adagrad(rate, group["eps"], initial_accumulator=group["initial_accumulator_value"])
+        return _around(rule, group)
+
+
+class RMSprop(BaseOptimizer):
+    """A rate from the running mean of squares. See `torch.optim.RMSprop`."""
+
+    slot_names = {"v": "square_avg", "mean": "grad_avg", "b": "momentum_buffer"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """RMSprop, plain, centered or with momentum."""
+        rule = rules.RMSprop(
+            float(group["lr"]),
+            group["alpha"],
+            group["eps"],
+            momentum=group["momentum"] or None,
+            centered=group["centered"],
+        )
+        return _around(rule, group)
+
+
+class Adadelta(BaseOptimizer):
+    """A rate from the running size of its own steps. See `torch.optim.Adadelta`."""
+
+    slot_names = {"v": "square_avg", "u": "acc_delta"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """Adadelta."""
+        return _around(rules.Adadelta(float(group["lr"]), group["rho"], group["eps"]), group)
+
+
+class Adam(BaseOptimizer):
+    """Momentum over a running RMS, both bias-corrected. See `torch.optim.Adam`."""
+
+    slot_names = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """Adam or AMSGrad."""
+        kind = rules.AMSGrad if group["amsgrad"] else rules.Adam
+        return _around(kind(*_adam_values(group)), group)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay. See `torch.optim.AdamW`."""
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(**_settings(locals()), params=params, decoupled_weight_decay=True)
+
+
+class Adamax(BaseOptimizer):
+    """Adam with the largest recent gradient as divisor. See `torch.optim.Adamax`."""
+
+    slot_names = {"m": "exp_avg", "u": "exp_inf"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """AdaMax."""
+        return _around(rules.AdaMax(*_adam_values(group)), group)
+
+
+class NAdam(BaseOptimizer):
+    """Adam that looks ahead. See `torch.optim.NAdam`."""
+
+    slot_names = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """Nadam."""
+        return _around(rules.Nadam(*_adam_values(group), psi=group["momentum_decay"]), group)
+
+
+class RAdam(BaseOptimizer):
+    """Adam that trusts its divisor only once it can. See `torch.optim.RAdam`."""
+
+    slot_names = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """RAdam."""
+        return _around(rules.RAdam(*_adam_values(group)), group)
+
+
+class AdaBelief(BaseOptimizer):
+    """Adam that takes large steps where gradients come as expected; weight decay is decoupled."""
+
+    slot_names = {"m": "exp_avg", "s": "exp_avg_var"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-16,
+        weight_decay: float = 0,
+        decoupled_weight_decay: bool = True,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """AdaBelief."""
+        return _around(rules.AdaBelief(*_adam_values(group)), group)
+
+
+class Adan(BaseOptimizer):
+    """Adam with Nesterov's look-ahead taken from the change of the gradient; proximal decay."""
+
+    slot_names = {"m": "exp_avg", "v": "exp_avg_diff", "n": "exp_avg_sq", "g_last": "previous_grad"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """Adan, whose weight decay is its own."""
+        rule = rules.Adan(float(group["lr"]), *group["betas"], group["eps"], group["weight_decay"])
+        return chain(Maximize(), rule) if group["maximize"] else rule
+
+
+class Lion(BaseOptimizer):
+    """The sign of an interpolated momentum; weight decay is decoupled."""
+
+    slot_names = {"m": "exp_avg"}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, _settings(locals()))
+
+    def rule_of(self, group: Group) -> Rule:
+        """Lion, whose weight decay is its own."""
+        rule = rules.Lion(float(group["lr"]), *group["betas"], group["weight_decay"])
+        return chain(Maximize(), rule) if group["maximize"] else rule
