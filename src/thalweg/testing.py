@@ -1,0 +1,164 @@
+"""A conformance test that any rule can run: `check_rule(MyRule())`.
+
+It needs NumPy and the CPU kernels only, takes a few seconds the first time, and says in its error
+which promise the rule broke.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.numpy import Optimizer
+from thalweg.program import trace
+from thalweg.rule import Rule
+
+__all__ = ["check_rule"]
+
+Floats = NDArray[np.float64]
+
+
+def check_rule(rule: Rule) -> None:
+    """Check that a rule keeps every promise that the rest of the house relies on.
+
+    Args:
+        rule: an instance; its hyperparameters are used as they are.
+
+    Raises:
+        AssertionError: it does not; the message begins with the rule's name and the promise.
+        TypeError: it is not a rule, or its `update` cannot be traced.
+    """
+    if not isinstance(rule, Rule):
+        raise TypeError(f"check_rule takes a rule, such as thalweg.get('adam'); got {rule!r}")
+    for promise in _PROMISES:
+        try:
+            promise(rule)
+        except AssertionError as error:
+            raise AssertionError(f"{rule.name}: {promise.__doc__} {error}") from error
+
+
+def _describes_hyperparameters(rule: Rule) -> None:
+    """Every hyperparameter has a symbol and a meaning, and a search range that is admissible."""
+    for name, about in rule.hyperparameters.items():
+        assert about.symbol, f"{name} has no symbol"
+        assert about.meaning, f"{name} has no meaning: declare it with hyper(default, meaning=…)"
+        if about.search is not None:
+            low, high = about.search
+            assert low < high, f"the search range of {name} is empty"
+            assert about.admits(low), f"the search range of {name} begins outside {about.range}"
+            assert about.admits(high), f"the search range of {name} ends outside {about.range}"
+
+
+def _works_entry_by_entry(rule: Rule) -> None:
+    """An entry's step depends on that entry alone, and nothing is changed in place."""
+    if {"norm", "global_norm"} & {*rule.inputs}:
+        return  # a norm ties entries together, by definition
+    p, gradients = _problem((3, 5), 4)
+    whole = _eager(rule, p, gradients)
+    alone = _eager(rule, p[1:2, 2:3], [g[1:2, 2:3] for g in gradients])
+    np.testing.assert_array_equal(alone, whole[1:2, 2:3])
+
+
+def _keeps_dtype_and_shape(rule: Rule) -> None:
+    """Eagerly, the step and the state keep the gradient's shape and dtype."""
+    for dtype in (np.float32, np.float64):
+        p, g = np.ones((2, 3), dtype), np.full((2, 3), 0.5, dtype)
+        state: dict[str, Any] = {k: np.full_like(p, v) for k, v in rule.initial_state().items()}
+        scalar = trace(rule).scalar_slots
+        state |= {k: float(rule.initial_state()[k]) for k in scalar}
+        step, new = rule.at(1).advance(1, g, p, state, norm=1.0, global_norm=1.0)
+        for what, value in {
+            "the step": step,
+            **{k: v for k, v in new.items() if k in trace(rule).slots},
+        }.items():
+            assert np.shape(value) == p.shape, f"{what} has shape {np.shape(value)}, not {p.shape}"
+            assert value.dtype == dtype, f"{what} is {value.dtype}, not {np.dtype(dtype)}"
+
+
+def _rests_without_gradient(rule: Rule) -> None:
+    """With gradients that have always been zero, parameters stay finite."""
+    end = _eager(rule, np.ones(4), [np.zeros(4)] * 5)
+    assert np.isfinite(end).all(), f"they became {end}"
+
+
+def _descends(rule: Rule) -> None:
+    """On the bowl ½‖p‖², 100 steps lead downhill."""
+    p = np.linspace(-1, 1, 8)
+    optimizer = Optimizer(rule)
+    for _ in range(100):
+        optimizer.update(p, p.copy())
+    start, end = 0.5 * float(np.sum(np.linspace(-1, 1, 8) ** 2)), 0.5 * float(np.sum(p**2))
+    assert end < start, f"the loss went from {start:g} to {end:g}"
+
+
+def _kernel_agrees_in_float64(rule: Rule) -> None:
+    """The float64 kernel takes the steps of the rule as written (relative 1e-10 after 100)."""
+    _compare(rule, np.float64, 1e-10)
+
+
+def _kernel_agrees_in_float32(rule: Rule) -> None:
+    """The float32 kernel follows the rule as written in float64 (relative 1e-5 after 100)."""
+    _compare(rule, np.float32, 1e-5)
+
+
+def _prints(rule: Rule) -> None:
+    """It prints as a formula and as kernel source."""
+    program = trace(rule)
+    assert r"\theta_t" in program.latex(), "no formula"
+    compile(program.source(), "<kernel>", "exec")
+
+
+def _copies(rule: Rule) -> None:
+    """A deep copy is equal and of the same form."""
+    again = copy.deepcopy(rule)
+    assert again == rule, "the copy differs"
+    assert again.form == rule.form, "the copy has another form"
+
+
+_PROMISES: tuple[Callable[[Rule], None], ...] = (
+    _describes_hyperparameters,
+    _copies,
+    _keeps_dtype_and_shape,
+    _works_entry_by_entry,
+    _rests_without_gradient,
+    _prints,
+    _kernel_agrees_in_float64,
+    _kernel_agrees_in_float32,
+    _descends,
+)
+
+
+def _problem(shape: tuple[int, ...], steps: int) -> tuple[Floats, list[Floats]]:
+    """A parameter and a row of gradients of both signs, away from zero, where a sign would flip."""
+    generator = np.random.default_rng(0)
+    signs = generator.choice([-1.0, 1.0], (steps, *shape))
+    sizes = generator.uniform(0.1, 1.0, (steps, *shape))
+    return generator.standard_normal(shape), list(signs * sizes)
+
+
+def _eager(rule: Rule, p: Floats, gradients: list[Floats]) -> Floats:
+    """Where the rule as written leads, in float64; parameter and gradients are checked to be left alone."""
+    state: dict[str, Any] = dict(rule.initial_state())
+    p = p.copy()
+    for t, g in enumerate(gradients, 1):
+        p.flags.writeable = g.flags.writeable = False
+        norm = float(np.linalg.norm(g))
+        step, state = rule.at(t).advance(t, g, p, state, norm=norm, global_norm=norm)
+        p = p - step
+    return p
+
+
+def _compare(rule: Rule, dtype: type, tolerance: float) -> None:
+    # More than one vector, and a tail.
+    p, gradients = _problem((67,), 100)
+    gradients = [g.astype(dtype).astype(np.float64) for g in gradients]
+    p = p.astype(dtype).astype(np.float64)
+    wanted = _eager(rule, p, gradients)
+    found: NDArray[Any] = p.astype(dtype)
+    optimizer = Optimizer(rule)
+    for g in gradients:
+        optimizer.update(found, g.astype(dtype))
+    difference = float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted)))
+    assert difference <= tolerance, f"relative difference {difference:.1e}"
