@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from timing import Times, machine, memory_bandwidth, take_turns
 
 import thalweg
 import thalweg.torch
+from timing import Times, machine, memory_bandwidth, take_turns
 
 Shapes = list[tuple[int, ...]]
 

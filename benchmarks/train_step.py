@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import machine, take_turns
 from torch import nn
 
 import thalweg.torch
+from timing import machine, take_turns
 
 
 def dense(width: int, batch: int) -> tuple[nn.Module, torch.Tensor]:

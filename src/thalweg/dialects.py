@@ -14,7 +14,6 @@ DIALECTS: dict[str, dict[str, dict[str, Any]]] = {
         "Nesterov": {"lr": 1e-3},
         "RMSprop": {"rho": 0.99},
         "Adadelta": {"rho": 0.9},
-        "AdamW": {"weight_decay": 1e-2},
     },
     # keras.optimizers 3.15
     "keras": {

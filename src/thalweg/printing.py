@@ -36,7 +36,8 @@ def latex(program: Program) -> str:
     names = _Names(program)
     lines = [f"{names(line.name)} &= {_write(line.value, names)[0]}" for line in program.formulas]
     text, rank = _write(program.formulas_step, names)
-    lines.append(rf"\theta_t &= \theta_{{t-1}} - {text if rank > _SUM else f'({text})'}")
+    step = text if rank > _SUM else rf"\left({text}\right)"
+    lines.append(rf"\theta_t &= \theta_{{t-1}} - {step}")
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 

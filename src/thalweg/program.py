@@ -9,6 +9,7 @@ depends on scalars alone (Nadam's product of momenta) is one number, not an arra
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import FrameType
@@ -20,6 +21,9 @@ from thalweg.symbols import OPERATIONS, Expr, apply, intern, is_number, symbol, 
 
 # On the host, division and powers are calls that follow IEEE 754, as they do in an array: no exception.
 _HOST = ("div", "pow")
+
+# Names that kernels are written with, besides those of operations.
+_SOURCE_NAMES = ("float32", "float64", "kernel", "run", "stream")
 
 Stage = Literal["scalar", "tensor", "element"]
 STAGES: tuple[Stage, ...] = ("scalar", "tensor", "element")
@@ -180,10 +184,7 @@ def _trace(rule: Rule) -> Program:
     symbols = {name: symbol(name) for name in ("t", "g", "p", "norm", "global_norm")}
     slots = {name: symbol(name) for name in rule.slots}
     symbolic = rule.with_values({name: symbol(name) for name in rule.hyperparameters})
-    with _Names(symbolic) as names:
-        step, new = symbolic.advance(
-            symbols["t"], symbols["g"], symbols["p"], slots, symbols["norm"], symbols["global_norm"]
-        )
+    (step, new), names = _with_names(symbolic, lambda: symbolic.advance(**symbols, state=slots))
     # A slot that this form never reads and never changes is not part of it.
     read = {e.name for e in walk(step, *(v for k, v in new.items() if v is not slots[k])) if e.op == "symbol"}
     new = {k: v for k, v in new.items() if v is not slots[k] or k in read}
@@ -212,30 +213,27 @@ def _trace(rule: Rule) -> Program:
     )
 
 
-class _Names:
-    """Remembers what `update` calls its intermediate results, so that kernels and formulas do too.
+def _with_names(rule: Rule, call: Callable[[], Any]) -> tuple[Any, dict[Expr, str]]:
+    """What `call` returns, and what the rule's `update` calls its intermediate results.
 
-    A profile hook sees the local variables of the rule's own functions when they return.
+    So kernels and formulas speak the rule's own language. A profile hook sees the local variables of
+    `update` as it returns; it is set in a thread of its own, where it meets no one else's profiler.
     """
+    codes = {type(r).update.__code__ for r in (rule, getattr(rule, "rule", rule))}
+    names: dict[Expr, str] = {}
 
-    def __init__(self, rule: Rule) -> None:
-        inner = getattr(rule, "rule", rule)
-        self.codes = {type(r).update.__code__ for r in (rule, inner)}
-        self.found: dict[Expr, str] = {}
-
-    def __enter__(self) -> dict[Expr, str]:
-        self.before = sys.getprofile()
-        sys.setprofile(self._hook)
-        return self.found
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self.before)
-
-    def _hook(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and frame.f_code in self.codes:
+    def hook(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code in codes:
             for name, value in frame.f_locals.items():
                 if isinstance(value, Expr) and value.op != "symbol":
-                    self.found.setdefault(value, name)
+                    names.setdefault(value, name)
+
+    def watched() -> Any:
+        sys.setprofile(hook)
+        return call()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(watched).result(), names
 
 
 def _scalar_slots(new: Mapping[str, Any]) -> frozenset[str]:
@@ -352,7 +350,7 @@ def _schedule(
     crosses |= {r for r in roots if isinstance(r, Expr) and stage is not None and stage(r) == "scalar"}
     lines: list[tuple[Line, Stage]] = []
     ref: dict[Expr, Any] = {}
-    used = set(taken)
+    used = {*taken, *OPERATIONS}
     for e in order:
         if e.op == "symbol":
             ref[e] = e
@@ -370,7 +368,8 @@ def _schedule(
 
 
 def _fresh(base: str | None, used: set[str], is_new_state: bool) -> str:
-    if base is not None:
+    base = base and base.strip("_")
+    if base:
         name = f"{base}_new" if is_new_state else base
         if name not in used:
             return name

@@ -62,20 +62,22 @@ def get(name: str, *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
 
     Raises:
         UnknownRuleError, UnknownDialectError, UnknownHyperparameterError: naming the nearest name.
-        TypeError, ValueError: a value of the wrong type or outside its range.
+        TypeError, ValueError: a value of the wrong type, outside its range, or given twice.
     """
     rule = find(name)
     if dialect not in DIALECTS:
         raise UnknownDialectError(dialect, DIALECTS)
     known = [f.name for f in fields(rule)]  # type: ignore[arg-type]
     folded = {_fold(field): field for field in known}
-    values = dict(DIALECTS[dialect].get(rule.__name__, {}))
+    chosen: dict[str, Any] = {}
     for given, value in hyperparameters.items():
         field = folded.get(_fold(given)) or SYNONYMS.get(_fold(given))
         if field not in known:
             raise UnknownHyperparameterError(rule.__name__, given, known)
-        values[field] = value
-    return rule(**values)
+        if field in chosen:
+            raise TypeError(f"{rule.__name__}: {field} is given twice")
+        chosen[field] = value
+    return rule(**{**DIALECTS[dialect].get(rule.__name__, {}), **chosen})
 
 
 def _fold(name: str) -> str:

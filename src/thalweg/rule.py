@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias, dataclass_transform
 
+from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
 
@@ -64,6 +65,9 @@ class Rule:
         cls._inputs = tuple(p.name for p in parameters if p.name in INPUTS)
         cls._slots = {p.name: p.default for p in parameters if p.name not in INPUTS and p.kind not in _MANY}
         names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        for name in (*names, *cls._slots):
+            if name.startswith("_") or name in ops.__all__:
+                raise TypeError(f"{cls.__name__}: {name!r} is taken; give the field or slot another name")
         for slot, initial in cls._slots.items():
             if not isinstance(initial, int | float) and initial not in names:
                 raise TypeError(

@@ -74,13 +74,13 @@ def read(path: Path) -> State:
     kind = _kind(path)
     try:
         if kind == "npz":
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {k: file[k] for k in file.files}
             text = str(arrays.pop(""))
         else:
-            raw = path.read_bytes()
-            arrays = _safetensors().load(raw)
-            header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+            content = path.read_bytes()
+            arrays = _safetensors().load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             text = header["__metadata__"]["thalweg"]
         about = json.loads(text)
         if about.pop("format") != _FORMAT:

@@ -30,7 +30,7 @@ def _power(a: float, b: float) -> float:
     except ZeroDivisionError:
         return math.inf
     except OverflowError:
-        return math.inf
+        return -math.inf if a < 0 and b % 2 == 1 else math.inf
     return result if isinstance(result, int | float) else math.nan
 
 
@@ -101,6 +101,9 @@ class Expr:
     def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
         """The functions of `thalweg.ops`, for symbols."""
         return _namespace
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"an update rule speaks of one entry: {name!r} is not known of a symbol")
 
     def __bool__(self) -> bool:
         raise TypeError(

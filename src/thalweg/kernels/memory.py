@@ -17,18 +17,37 @@ from numba.core.extending import intrinsic, register_jitable
 # More than any kernel has.
 STREAMS = 16
 
-_ARGUMENTS = "int64, int64, int64[:, ::1], int64[::1], int64[:, ::1], float64[:, ::1], float64[::1]"
+_int64, _integers, _floats = types.int64, types.CPointer(types.int64), types.CPointer(types.float64)
 
-# error_model="numpy": a check for division by zero in the loop would keep it from vectorising.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": True}
+# error_model="numpy": a check for division by zero in the loop would keep it from vectorising. Nothing
+# but the function itself: no wrapper that needs Python, so that its machine code stands alone.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
-kernel = numba.njit(f"void({_ARGUMENTS})", fastmath={"contract"}, **_OPTIONS)
-# A sum vectorises only if its terms may be added in another order.
+# first, last, chunks, rows, addresses, tensors, scalars, norms: see `cpu.Batch`
+kernel = numba.njit(
+    types.void(_int64, _int64, _integers, _integers, _integers, _int64, _floats, _floats),
+    fastmath={"contract"},
+    **_OPTIONS,
+)
+# first, last, chunks, addresses, sums. A sum vectorises only if its terms may be added in another order.
 reduction = numba.njit(
-    "void(int64, int64, int64[:, ::1], int64[::1], float64[::1])",
+    types.void(_int64, _int64, _integers, _integers, _floats),
     fastmath={"contract", "reassoc"},
     **_OPTIONS,
 )
+
+
+def machine_code(function: Any) -> tuple[str, bytes]:
+    """The symbol of a compiled kernel and the object file that holds it."""
+    (compiled,) = function.overloads.values()
+    _, _, (code, _) = compiled.library.serialize_using_object_code()
+    return compiled.fndesc.llvm_func_name, code
+
 
 float32 = numba.float32
 float64 = numba.float64

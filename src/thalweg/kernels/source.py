@@ -1,22 +1,21 @@
-"""Source of the generated kernels: what a Program says, spelled out for one set of dtypes."""
+"""Source of the generated kernels: what a Program says, spelled out for one set of dtypes.
+
+The kernels' own variables begin with an underscore, which no name in a rule does.
+"""
 
 from typing import Any
 
 from thalweg.program import Program, to_python, write_call
 from thalweg.symbols import walk
 
-DTYPES = ("float64", "float32", "float16", "bfloat16")
+# Bytes that an entry takes.
+DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _FROM_MATH = ("exp", "log", "pow", "sqrt", "tanh")
 _FROM_MEMORY = ("maximum", "minimum", "sign")
 
 
-def compute_dtype(dtypes: tuple[str, ...]) -> str:
-    """The dtype computed with: float64 where the parameter is, float32 otherwise."""
-    return "float64" if dtypes[0] == "float64" else "float32"
-
-
 def cpu_source(program: Program, dtypes: tuple[str, ...]) -> str:
-    """Source of a multi-tensor Numba kernel.
+    """Source of a multi-tensor Numba kernel. It computes in float64 where the parameter is, else in float32.
 
     Args:
         program: what to compute.
@@ -27,8 +26,9 @@ def cpu_source(program: Program, dtypes: tuple[str, ...]) -> str:
     """
     if unknown := [d for d in dtypes if d not in DTYPES]:
         raise ValueError(f"no CPU kernel for {unknown[0]}; there is one for {', '.join(DTYPES)}")
-    real = compute_dtype(dtypes)
-    streams = ("p", "g", *program.slots)
+    real = "float64" if dtypes[0] == "float64" else "float32"
+    streams = dict(zip(("p", "g", *program.slots), dtypes, strict=True))
+    scalars = program.kernel_scalars
     roots = [
         *(ln.value for ln in (*program.tensors, *program.elements)),
         program.step,
@@ -40,11 +40,8 @@ def cpu_source(program: Program, dtypes: tuple[str, ...]) -> str:
     def write(value: Any) -> str:
         return to_python(value, _call, lambda x: f"{real}({x!r})")
 
-    moved = sum(
-        {"float64": 8, "float32": 4}.get(d, 2) * (1 if s == "g" else 2)
-        for s, d in zip(streams, dtypes, strict=True)
-    )
-    head = [
+    moved = sum(DTYPES[d] * (1 if name == "g" else 2) for name, d in streams.items())
+    lines = [
         f'"""{program.rule.name}: one step over chunks of many tensors, generated from the rule.',
         "",
         f"Parameters, gradients, state: {', '.join(dtypes)}; {moved} bytes an entry, "
@@ -53,29 +50,30 @@ def cpu_source(program: Program, dtypes: tuple[str, ...]) -> str:
         "",
     ]
     if math := sorted(used & set(_FROM_MATH)):
-        head += [f"from math import {', '.join(math)}", ""]
+        lines += [f"from math import {', '.join(math)}", ""]
     imported = sorted({real, "kernel", "stream"} | (used & set(_FROM_MEMORY)))
-    head += [f"from thalweg.kernels.memory import {', '.join(imported)}", ""]
-    for index, (name, dtype) in enumerate(zip(streams, dtypes, strict=True)):
-        store = f"store_{name}" if name != "g" else "_"
-        head.append(f'load_{name}, {store} = stream("{dtype}", {index})')
+    lines += [f"from thalweg.kernels.memory import {', '.join(imported)}", ""]
+    for index, (name, dtype) in enumerate(streams.items()):
+        lines.append(f'_load_{name}, _store_{name} = stream("{dtype}", {index})')
 
-    body = ["", "", "@kernel", "def run(first, last, chunks, rows, addresses, scalars, norms):"]
-    body += ["    for c in range(first, last):", "        tensor = chunks[c, 0]"]
-    if program.kernel_scalars:
-        body.append("        row = rows[tensor]")
-    body += [f"        {n} = {real}(scalars[row, {i}])" for i, n in enumerate(program.kernel_scalars)]
+    lines += ["", "", "@kernel"]
+    lines.append("def run(_first, _last, _chunks, _rows, _addresses, _tensors, _scalars, _norms):")
+    lines += ["    for _c in range(_first, _last):", "        _tensor = _chunks[3 * _c]"]
+    if scalars:
+        lines.append(f"        _row = {len(scalars)} * _rows[_tensor]")
+    lines += [f"        {name} = {real}(_scalars[_row + {i}])" for i, name in enumerate(scalars)]
     if "norm" in names:
-        body.append(f"        norm = {real}(norms[tensor])")
-    body += [f"        {ln.name} = {write(ln.value)}" for ln in program.tensors]
-    body += [f"        at_{name} = addresses[{i}, tensor]" for i, name in enumerate(streams)]
-    body.append("        for k in range(chunks[c, 1], chunks[c, 2]):")
-    reads = [name for name in streams if name in names or name == "p"]
-    body += [f"            {name} = load_{name}(at_{name}, k)" for name in reads]
-    body += [f"            {ln.name} = {write(ln.value)}" for ln in program.elements]
-    body.append(f"            store_p(at_p, k, p - {_operand(write(program.step))})")
-    body += [f"            store_{n}(at_{n}, k, {write(v)})" for n, v in program.slots.items()]
-    return "\n".join([*head, *body, ""])
+        lines.append(f"        norm = {real}(_norms[_tensor])")
+    lines += [f"        {ln.name} = {write(ln.value)}" for ln in program.tensors]
+    lines += [f"        _at_{name} = _addresses[{i} * _tensors + _tensor]" for i, name in enumerate(streams)]
+    lines.append("        for _k in range(_chunks[3 * _c + 1], _chunks[3 * _c + 2]):")
+    lines += [
+        f"            {name} = _load_{name}(_at_{name}, _k)" for name in streams if name in {*names, "p"}
+    ]
+    lines += [f"            {ln.name} = {write(ln.value)}" for ln in program.elements]
+    lines.append(f"            _store_p(_at_p, _k, p - {_operand(write(program.step))})")
+    lines += [f"            _store_{n}(_at_{n}, _k, {write(v)})" for n, v in program.slots.items()]
+    return "\n".join([*lines, ""])
 
 
 def norm_source(dtype: str) -> str:
@@ -84,18 +82,18 @@ def norm_source(dtype: str) -> str:
 
 from thalweg.kernels.memory import float64, reduction, stream
 
-load, _ = stream("{dtype}", 0)
+_load, _ = stream("{dtype}", 0)
 
 
 @reduction
-def run(first, last, chunks, addresses, sums):
-    for c in range(first, last):
-        at = addresses[chunks[c, 0]]
+def run(_first, _last, _chunks, _addresses, _sums):
+    for _c in range(_first, _last):
+        _at = _addresses[_chunks[3 * _c]]
         total = 0.0
-        for k in range(chunks[c, 1], chunks[c, 2]):
-            g = float64(load(at, k))
+        for _k in range(_chunks[3 * _c + 1], _chunks[3 * _c + 2]):
+            g = float64(_load(_at, _k))
             total += g * g
-        sums[c] = total
+        _sums[_c] = total
 '''
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any, ClassVar
 
 import torch
@@ -93,6 +94,7 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._plans: dict[Any, _Plan] = {}
         self._rules: list[tuple[list[Any], Rule, Program]] = []
         self._numbers: dict[str, Numbers] = {}
+        self._params: list[Tensor] = []
 
     def _rule(self, index: int) -> tuple[Rule, Program]:
         """The rule and program of a group, made anew when a setting has changed."""
@@ -134,7 +136,11 @@ class BaseOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         rules = [self._rule(i) for i in range(len(self.param_groups))]
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        if len(params) != len(self._params) or not all(map(is_, params, self._params)):
+            self._reset()  # someone has put other parameters into a group
+            self._params = params
+        grads = [p.grad for p in params]
         try:
             plan = self._plan(rules, grads)
             plan.take(grads)
@@ -180,7 +186,7 @@ class BaseOptimizer(torch.optim.Optimizer):
             held = state.get(key)
             if held is None:
                 state[key] = torch.full_like(p, initial[slot], memory_format=_layout(p))
-            elif not is_dense(held) or (is_dense(p) and held.stride() != p.stride()):
+            elif held.stride() != p.stride() if is_dense(p) else not held.is_contiguous():
                 state[key] = torch.empty_like(p, dtype=held.dtype, memory_format=_layout(p)).copy_(held)
         return state
 

@@ -173,10 +173,10 @@ class EagerLane:
         """Note this step's gradients.
 
         Raises:
-            Stale: one of them is sparse.
+            StaleError: one of them is sparse.
         """
         if any(g.layout != torch.strided for g in grads):
-            raise Stale
+            raise StaleError
         self.grads = grads
 
     def norms(self, threads: int) -> float:

@@ -1,0 +1,47 @@
+# `make` alone lists what can be made. Everything is installed into .venv, from this project's files.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench format clean
+
+help:  ## list what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+demo: .venv/demo  ## compare eight optimizers on real digits; says where the report is
+	$(BIN)/thalweg compare digits
+
+test: .venv/test lint types  ## lint, check types, run all tests
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/test  ## ruff
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/test  ## mypy, strict
+	$(BIN)/mypy
+
+format: .venv/test  ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/test  ## the figures of the README: needs a quiet machine
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/train_step.py
+
+clean:  ## remove what was installed and cached here
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+.venv/demo: .venv/pip pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[study]'
+	@touch $@
+
+.venv/test: .venv/pip pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[study]' --group test
+	@touch $@
