@@ -9,7 +9,6 @@ depends on scalars alone (Nadam's product of momenta) is one number, not an arra
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import FrameType
@@ -219,6 +218,8 @@ def _with_names(rule: Rule, call: Callable[[], Any]) -> tuple[Any, dict[Expr, st
     So kernels and formulas speak the rule's own language. A profile hook sees the local variables of
     `update` as it returns; it is set in a thread of its own, where it meets no one else's profiler.
     """
+    from concurrent.futures import ThreadPoolExecutor  # here: importing thalweg stays quick
+
     codes = {type(r).update.__code__ for r in (rule, getattr(rule, "rule", rule))}
     names: dict[Expr, str] = {}
 

@@ -98,6 +98,8 @@ def _linker() -> Any:
 
 # What has been linked, which must live as long as its functions.
 _linked: list[Any] = []
+# Each attempt has a name of its own: one that failed, on a damaged file, keeps its.
+_names = itertools.count()
 
 
 def _link(symbol: str, code: bytes, pointers: int) -> Kernel:
@@ -105,7 +107,7 @@ def _link(symbol: str, code: bytes, pointers: int) -> Kernel:
     import llvmlite.binding as llvm
 
     builder = llvm.JITLibraryBuilder().add_object_img(code).export_symbol(symbol).add_current_process()
-    library = builder.link(_linker(), f"thalweg {len(_linked)} {symbol}")
+    library = builder.link(_linker(), f"thalweg {next(_names)} {symbol}")
     # Numba's convention: a place for the result and one for an exception come first; neither is used.
     unused = (ctypes.c_void_p * 2)()
     _linked.append((library, unused))

@@ -17,7 +17,8 @@ from numba.core.extending import intrinsic, register_jitable
 # More than any kernel has.
 STREAMS = 16
 
-_int64, _integers, _floats = types.int64, types.CPointer(types.int64), types.CPointer(types.float64)
+_pointer: Any = types.CPointer
+_int64, _integers, _floats = types.int64, _pointer(types.int64), _pointer(types.float64)
 
 # error_model="numpy": a check for division by zero in the loop would keep it from vectorising. Nothing
 # but the function itself: no wrapper that needs Python, so that its machine code stands alone.

@@ -38,9 +38,6 @@ class BaseOptimizer(torch.optim.Optimizer):
     starts_at_once: ClassVar[bool] = False
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        for name in ("differentiable", "capturable"):
-            if defaults.get(name):
-                raise ValueError(f"{type(self).__name__}: {name}=True is not supported; leave it False")
         self._reset()
         super().__init__(params, defaults)
 
@@ -81,6 +78,9 @@ class BaseOptimizer(torch.optim.Optimizer):
             self._prepare(p, index, self.rule_of(group))
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        for name in ("differentiable", "capturable"):
+            if group.get(name):
+                raise ValueError(f"{type(self).__name__}: {name}=True is not supported; leave it False")
         self.rule_of(group)
         for p in group["params"]:
             if not p.is_floating_point():
@@ -95,6 +95,7 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._rules: list[tuple[list[Any], Rule, Program]] = []
         self._numbers: dict[str, Numbers] = {}
         self._params: list[Tensor] = []
+        self._states = 0
 
     def _rule(self, index: int) -> tuple[Rule, Program]:
         """The rule and program of a group, made anew when a setting has changed."""
@@ -137,8 +138,9 @@ class BaseOptimizer(torch.optim.Optimizer):
                 loss = closure()
         rules = [self._rule(i) for i in range(len(self.param_groups))]
         params = [p for group in self.param_groups for p in group["params"]]
-        if len(params) != len(self._params) or not all(map(is_, params, self._params)):
-            self._reset()  # someone has put other parameters into a group
+        known = len(params) == len(self._params) and all(map(is_, params, self._params))
+        if not known or len(self.state) != self._states:
+            self._reset()  # someone has put other parameters into a group, or cleared the state
             self._params = params
         grads = [p.grad for p in params]
         try:
@@ -150,6 +152,7 @@ class BaseOptimizer(torch.optim.Optimizer):
             plan = self._plan(rules, grads)
             plan.take(grads)
         plan.step([rule for rule, _ in rules])
+        self._states = len(self.state)
         return loss
 
     def _dense(self, grad: Tensor | None) -> Tensor | None:
@@ -186,6 +189,10 @@ class BaseOptimizer(torch.optim.Optimizer):
             held = state.get(key)
             if held is None:
                 state[key] = torch.full_like(p, initial[slot], memory_format=_layout(p))
+            elif held.shape != p.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: {key} has shape {tuple(held.shape)}, its parameter {tuple(p.shape)}"
+                )
             elif held.stride() != p.stride() if is_dense(p) else not held.is_contiguous():
                 state[key] = torch.empty_like(p, dtype=held.dtype, memory_format=_layout(p)).copy_(held)
         return state

@@ -6,7 +6,7 @@ table and, at each step, reads the gradients' addresses and makes sure that noth
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import is_, itemgetter
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from thalweg.program import Program
 from thalweg.rule import Rule
 
 _DTYPES = {getattr(torch, name): name for name in DTYPES}
+_nbytes = attrgetter("nbytes")
 State = dict[str, Any]
 
 
@@ -99,6 +100,7 @@ class KernelLane:
         self.layouts = [self.stand_ins.get(i, p).stride() for i, p in enumerate(self.params)]
         self.all_contiguous = all(self.stand_ins.get(i, p).is_contiguous() for i, p in enumerate(self.params))
         self.param_addresses = [p.data_ptr() for p in self.params]
+        self.gradient_bytes = [p.numel() * dtypes[1].itemsize for p in self.params]
         self.gradient_copies: dict[int, Tensor] = {}
         self.gradient_dtype = dtypes[1]
         table = self.batch.addresses
@@ -114,12 +116,15 @@ class KernelLane:
         """Note where this step's gradients are.
 
         Raises:
-            StaleError: a parameter or a slot is no longer the tensor it was.
+            StaleError: a parameter or a slot is no longer the tensor it was, or a gradient is of
+                another size.
         """
         for slot, tensors in self._slots:
             if not all(map(is_, map(itemgetter(slot), self._states), tensors)):
                 raise StaleError
         if list(map(Tensor.data_ptr, self.params)) != self.param_addresses:
+            raise StaleError
+        if list(map(_nbytes, grads)) != self.gradient_bytes:  # of another dtype or shape than before
             raise StaleError
         if not (self.all_contiguous and all(map(Tensor.is_contiguous, grads))):
             grads = [g if self._fits(i, g) else self._copied(i, g) for i, g in enumerate(grads)]
