@@ -1,0 +1,196 @@
+"""The command line: parses, calls, prints."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import thalweg
+from thalweg.errors import nearest
+
+# Whatever `compare` imports beyond the core: the modules of the extra `study`.
+STUDY = ("torch", "joblib", "rich", "matplotlib", "jinja2", "sklearn")
+
+
+class Wrong(Exception):  # noqa: N818  (an answer to the user, not a fault of ours)
+    """What was asked for cannot be done; the message says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and what would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with the message and status 2."""
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        """As in argparse, but an unknown option or command is answered with the nearest known one."""
+        given = sys.argv[1:] if args is None else list(args)
+        if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+            self.error(f"no command is named {given[0]!r}; {nearest(given[0], COMMANDS)}")
+        found, unknown = self.parse_known_args(given)
+        if unknown:
+            if not unknown[0].startswith("-"):
+                found.parser.error(f"one argument too many: {unknown[0]!r}")
+            known = [option for option in found.parser._option_string_actions if option.startswith("--")]
+            found.parser.error(f"no option is named {unknown[0]!r}; {nearest(unknown[0], known)}")
+        return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: its words; None: those that the process was started with.
+
+    Returns:
+        0; 1 where training runs crashed; 2 where what was asked for cannot be done; 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(COMMANDS[arguments.command][0](arguments))
+    except Wrong as wrong:
+        print(f"thalweg {arguments.command}: {wrong}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Train a task with several optimizers and report which did how."""
+    absent = [module for module in STUDY if find_spec(module) is None]
+    if absent:
+        raise Wrong(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
+
+    from rich.console import Console
+
+    from thalweg.study import engine, plan, report, statistics, task, terminal, words
+    from thalweg.study.errors import StudyError
+    from thalweg.study.store import Store
+
+    console = Console(highlight=False)
+    try:
+        with _asked():
+            asked = plan.make(
+                task.get(arguments.task, arguments.data),
+                arguments.optimizers or plan.CLASSICAL,
+                dialect=arguments.dialect,
+                lr=arguments.lr,
+                epochs=arguments.epochs,
+                batch_size=arguments.batch_size,
+                seeds=arguments.seeds,
+            )
+        store = Store(arguments.out or Path("studies") / asked.task.name)
+        store.open()
+        trials = engine.missing(asked, store)
+        done = len(asked.trials) - len(trials)
+        console.print(
+            f"{asked.task.name}: {len(asked.trials)} training runs of {asked.epochs} epochs"
+            + (f", {done} of them done before" if done else "")
+        )
+        for _ in terminal.progress(engine.run(trials, store, arguments.jobs), len(trials), console):
+            pass
+        ranking = statistics.rank(asked, store)
+        page, picture = report.write(store.folder, asked, ranking)
+    except StudyError as error:
+        raise Wrong(str(error)) from None
+    console.print("", terminal.table(asked, ranking), "", sep="\n")
+    for sentence in (words.answer(asked, ranking), *words.notes(asked, ranking)):
+        console.print(sentence, markup=False)
+    print(f"\nReport: {page}\nCurves: {picture}")
+    return 1 if any(summary.count("crashed") for summary in ranking.summaries) else 0
+
+
+def kernel(arguments: argparse.Namespace) -> int:
+    """Print the CPU kernel generated for a rule."""
+    with _asked():
+        rule = thalweg.get(arguments.rule, dialect=arguments.dialect)
+        source = thalweg.trace(rule).source(dtype=arguments.dtype)
+    print(source)
+    return 0
+
+
+def rules(arguments: argparse.Namespace) -> int:
+    """List the update rules."""
+    width = max(map(len, thalweg.rules()))
+    for name in thalweg.rules():
+        summary = (type(thalweg.get(name)).__doc__ or "").partition("\n")[0]
+        print(f"{name:{width}}  {summary}")
+    return 0
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """Within: a ValueError is about what the user asked for."""
+    try:
+        yield
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="thalweg", description="Gradient-descent optimizers, compared fairly.")
+    parser.add_argument("--version", action="version", version=f"thalweg {thalweg.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, (function, add_arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        command.set_defaults(parser=command)
+        add_arguments(command)
+    return parser
+
+
+def _compare_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("task", metavar="TASK", help="digits, mnist or fashion-mnist")
+    add("--optimizers", type=_names, metavar="A,B", help="rules to compare (default: the eight classical)")
+    add("--lr", type=_rates, metavar="X,Y", help="learning rates to try (default: a half-decade grid)")
+    add("--epochs", type=int, metavar="N", help="passes over the training data (default: the task's)")
+    add("--batch-size", type=int, metavar="N", help="examples a step (default: the task's)")
+    add("--seeds", type=int, metavar="N", default=3, help="runs of each setting (default: 3)")
+    add("--jobs", type=int, metavar="N", help="processes at a time (default: one for every core)")
+    add("--out", type=Path, metavar="DIR", help="the study's folder (default: studies/TASK)")
+    add("--data", type=Path, metavar="DIR", help="folder of the data files (default: downloaded once)")
+    add(
+        "--dialect",
+        default="keras",
+        help="whose arithmetic and defaults: paper, torch or keras (default: keras)",
+    )
+
+
+def _kernel_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("rule", metavar="RULE", help="a name that `thalweg rules` lists")
+    command.add_argument("--dtype", default="float32", help="of the parameters (default: float32)")
+    command.add_argument("--dialect", default="paper", help="paper, torch or keras (default: paper)")
+
+
+def _no_arguments(command: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(rate) for rate in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"learning rates are numbers with commas between, such as 0.001,0.01; got {text!r}"
+        ) from None
+
+
+COMMANDS = {
+    "compare": (compare, _compare_arguments),
+    "kernel": (kernel, _kernel_arguments),
+    "rules": (rules, _no_arguments),
+}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

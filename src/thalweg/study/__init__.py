@@ -1,0 +1,1 @@
+"""A fair comparison of optimizers: task, plan, trials, statistics, report."""

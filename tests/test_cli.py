@@ -1,0 +1,138 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+import thalweg
+from thalweg import cli
+
+COMPARE = ["compare", "digits", "--optimizers", "sgd,nadam", "--lr", "0.1", "--epochs", "2", "--jobs", "1"]
+
+
+def answer(capsys, *arguments):
+    """What the command says on standard error, and its status."""
+    try:
+        status = cli.main(list(arguments))
+    except SystemExit as end:
+        status = end.code
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("compere digits", "no command is named 'compere'; did you mean 'compare'?"),
+        ("compare digts", "no task is named 'digts'; did you mean 'digits'?"),
+        ("compare fashion", "did you mean 'fashion-mnist'?"),
+        ("compare digits --optimizers adm", "no rule is named 'adm'; did you mean 'adam'?"),
+        ("compare digits --epchs 3", "no option is named '--epchs'; did you mean '--epochs'?"),
+        ("compare digits more", "one argument too many: 'more'"),
+        ("compare digits --lr fast", "such as 0.001,0.01; got 'fast'"),
+        ("compare digits --lr -1", "lr must lie in"),
+        ("compare digits --dialect kears", "did you mean 'keras'?"),
+        ("compare digits --epochs 0", "epochs must be at least 1"),
+        ("compare digits --seeds few", "invalid int value: 'few'"),
+        ("compare digits --data .", "embedded"),
+        ("compare mnist --data .", "train-images-idx3-ubyte.gz is neither in"),
+        ("compare", "required: TASK"),
+        ("", "required: COMMAND"),
+        ("kernel adm", "did you mean 'adam'?"),
+        ("kernel adam --dtype float31", "float31"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, said = answer(capsys, *arguments.split())
+    assert status == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert not any(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    status, said = answer(capsys, *COMPARE, "--out", str(tmp_path / "file" / "study"))
+    assert status == 2
+    assert "cannot be written" in said
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("torch", "rich") else name)
+    status, said = answer(capsys, *COMPARE)
+    assert status == 2
+    assert said == "thalweg compare: torch, rich not installed: pip install 'thalweg[study]'\n"
+
+
+def test_compare_reports_and_a_second_time_finds_all_done(capsys, tmp_path):
+    command = [*COMPARE, "--seeds", "2", "--batch-size", "128", "--dialect", "torch", "--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "digits: 4 training runs of 2 epochs training runs" in said
+    for expected in (
+        "nadam",
+        "sgd",
+        "at learning rate 0.1: test loss",
+        f"Report: {tmp_path / 'report.html'}",
+    ):
+        assert expected in said
+    assert (tmp_path / "curves.png").exists()
+    assert len(list((tmp_path / "trials").iterdir())) == 4
+    assert cli.main(command) == 0
+    assert "4 training runs of 2 epochs, 4 of them done before" in capsys.readouterr().out
+
+
+def test_crashed_runs_end_in_status_1(capsys, tmp_path, monkeypatch):
+    from thalweg.study import task
+
+    def broken(folder):
+        return task.Task("broken", "1", task.data.digits, list, task.cross_entropy)
+
+    monkeypatch.setitem(task.TASKS, "broken", broken)
+    assert cli.main(["compare", "broken", *COMPARE[2:], "--out", str(tmp_path)]) == 1
+    assert "6 of 6 runs crashed" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"thalweg {thalweg.__version__}\n"
+
+
+def test_rules_lists_every_rule_with_its_first_line(capsys):
+    assert cli.main(["rules"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == thalweg.rules()
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_kernel_prints_source(capsys):
+    assert cli.main(["kernel", "adam"]) == 0
+    source = capsys.readouterr().out
+    assert "def " in source
+    compile(source, "kernel", "exec")
+
+
+def test_the_command_line_starts_without_torch_and_numba(tmp_path):
+    code = (
+        "import sys; from thalweg import cli; import thalweg.study.engine; cli.main(['rules']); "
+        "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_it_runs_as_a_module(tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "thalweg.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    for command in ("compare", "kernel", "rules"):
+        assert command in found.stdout

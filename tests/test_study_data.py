@@ -1,0 +1,177 @@
+import gzip
+import hashlib
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thalweg.study import data, task
+from thalweg.study.data import IdxSet
+from thalweg.study.errors import StudyError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def contents():
+    """Four files like MNIST's, of 5,002 and 3 images of 2x2 pixels."""
+    rng = np.random.RandomState(0)
+    return {
+        f"{part}-{kind}": idx(rng.randint(256, size=(count, *shape)).astype(np.uint8))
+        for part, count in (("train", 5002), ("t10k", 3))
+        for kind, shape in (("images-idx3-ubyte", (2, 2)), ("labels-idx1-ubyte", ()))
+    }
+
+
+@pytest.fixture
+def toy(contents):
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return IdxSet("toy", ("https://one.invalid", "https://two.invalid"), checksums)
+
+
+def write(folder, contents, level=9):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content, level))
+
+
+@pytest.fixture
+def mirrors(monkeypatch, tmp_path, contents):
+    """Answers downloads from memory, into an empty cache; the first mirror is down. Lists what is asked."""
+    asked = []
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        assert timeout > 0
+        if "one" in url:
+            raise OSError("no route")
+        return io.BytesIO(gzip.compress(contents[url.rpartition("/")[2].removesuffix(".gz")]))
+
+    monkeypatch.setattr(data.urllib.request, "urlopen", urlopen)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return asked
+
+
+def test_digits_are_split_once_and_for_all():
+    found, again = data.digits(), data.digits()
+    assert [len(part.targets) for part in (found.train, found.validation, found.test)] == [1077, 360, 360]
+    assert found.train.inputs.dtype == np.float32
+    assert found.train.inputs.min() == 0
+    assert found.train.inputs.max() == 1
+    np.testing.assert_array_equal(found.test.inputs, again.test.inputs)
+    counts = np.bincount(found.test.targets)
+    assert counts.min() > 20, "every digit is in every part"
+
+
+@pytest.mark.parametrize("sub", ["", "toy"])
+def test_files_are_found_in_the_folder_or_in_one_named_after_the_task(tmp_path, toy, contents, sub):
+    write(tmp_path / sub, contents)
+    found = toy.load(tmp_path)
+    assert [len(part.targets) for part in (found.train, found.validation, found.test)] == [2, 5000, 3]
+    pixels = np.frombuffer(contents["train-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 4)
+    np.testing.assert_array_equal(found.validation.inputs, pixels[:5000] / np.float32(255))
+    np.testing.assert_array_equal(found.train.inputs, pixels[5000:] / np.float32(255))
+    labels = np.frombuffer(contents["t10k-labels-idx1-ubyte"], np.uint8, offset=8)
+    np.testing.assert_array_equal(found.test.targets, labels)
+    assert found.test.targets.dtype == np.int64
+
+
+def test_repacked_files_are_as_good(tmp_path, toy, contents):
+    write(tmp_path, contents, level=1)
+    toy.find(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path, toy, contents):
+    write(tmp_path, contents)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(StudyError, match=r"t10k-labels-idx1-ubyte\.gz is neither in .*--data"):
+        toy.find(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 30, 100])
+def test_a_truncated_file_is_named(tmp_path, toy, contents, keep):
+    write(tmp_path, contents)
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StudyError, match=r"train-labels-idx1-ubyte\.gz .*fetch it again"):
+        toy.find(tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 10, 2000])
+def test_a_damaged_file_is_named(tmp_path, toy, contents, place):
+    write(tmp_path, contents)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + 9] = b"\xff" * 9
+    path.write_bytes(damaged)
+    with pytest.raises(StudyError, match=r"train-images-idx3-ubyte\.gz .*fetch it again"):
+        toy.find(tmp_path)
+
+
+def test_a_file_of_other_content_is_named(tmp_path, toy, contents):
+    write(tmp_path, contents | {"t10k-images-idx3-ubyte": contents["train-images-idx3-ubyte"]})
+    with pytest.raises(StudyError, match=r"t10k-images-idx3-ubyte\.gz .*wrong checksum"):
+        toy.find(tmp_path)
+
+
+def test_files_are_downloaded_once_from_the_first_mirror_that_answers(toy, mirrors):
+    toy.find()
+    assert len(mirrors) == 8, "each of four files from two mirrors"
+    toy.load()
+    assert len(mirrors) == 8
+    assert sorted(path.name for path in (data.cache() / "toy").iterdir()) == sorted(
+        f"{n}.gz" for n in toy.checksums
+    )
+
+
+def test_a_wrong_download_is_not_kept(toy, mirrors, contents):
+    contents["train-images-idx3-ubyte"] = b"<html>Please log in</html>"
+    with pytest.raises(
+        StudyError, match=r"train-images-idx3-ubyte\.gz could not be downloaded .*no route.*checksum"
+    ):
+        toy.find()
+    assert not list((data.cache() / "toy").iterdir())
+
+
+def test_without_a_network_the_way_out_is_named(toy, monkeypatch, tmp_path):
+    def urlopen(url, timeout):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(data.urllib.request, "urlopen", urlopen)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(StudyError, match=r"network is unreachable.*--data"):
+        toy.find()
+
+
+def test_a_cache_that_cannot_be_written_is_named(toy, mirrors, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(StudyError, match=r"cannot be written.*--data"):
+        toy.find()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_the_official_files_pass(name):
+    if not (SHARED / name).exists():
+        pytest.skip(f"no {name} files in {SHARED}")
+    found = task.get(name, SHARED).load()
+    assert found.train.inputs.shape == (55000, 784)
+    assert found.validation.inputs.shape == (5000, 784)
+    assert found.test.inputs.shape == (10000, 784)
+    assert np.bincount(found.test.targets).size == 10
+
+
+def test_an_unknown_task_is_answered_with_the_nearest():
+    with pytest.raises(StudyError, match="fashion-mnist"):
+        task.get("fashon_mnist")
+
+
+def test_digits_take_no_folder(tmp_path):
+    with pytest.raises(StudyError, match="embedded"):
+        task.get("digits", tmp_path)
