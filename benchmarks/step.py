@@ -146,9 +146,8 @@ def main() -> None:
             speed = traffic(rule, entries) / times.median("thalweg")
             others = [n for n in times.rounds if n != "thalweg"]
             ratios = "   ".join(f"{n} {times.ratio(n, 'thalweg')}" for n in others)
-            print(
-                f"{rule:10} {times.median('thalweg') * 1e3:9.3f} {speed / 1e9:7.1f} {speed / limit:6.2f}   {ratios}"
-            )
+            ms = times.median("thalweg") * 1e3
+            print(f"{rule:10} {ms:9.3f} {speed / 1e9:7.1f} {speed / limit:6.2f}   {ratios}")
             verdicts += judge(list_name, rule, speed / limit, times)
     print("\nrequired")
     for what, found, holds in verdicts:

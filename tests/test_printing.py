@@ -45,7 +45,7 @@ def test_a_sum_is_put_in_parentheses_and_numbers_are_kept_apart():
 
 @pytest.mark.parametrize("name", thalweg.rules())
 def test_every_formula_is_valid_tex(name):
-    """Parsed by matplotlib's TeX, which knows neither `cases` nor `text` nor `lvert`: those are spelled otherwise."""
+    """Parsed by matplotlib's TeX, which lacks `cases`, `text` and `lvert`: those are spelled otherwise."""
     parser = mathtext.MathTextParser("path")
     for line in lines(thalweg.get(name)):
         plain = line.replace("&", "").replace(r"\begin{cases}", "").replace(r"\end{cases}", "")

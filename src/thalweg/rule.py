@@ -19,7 +19,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias, dataclass_transform
+from typing import Any, ClassVar, TypeAlias, dataclass_transform, get_args
 
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
@@ -103,7 +103,7 @@ class Rule:
         return {
             f.name: describe(f)
             for f in fields(self)  # type: ignore[arg-type]
-            if f.type is not bool and getattr(self, f.name) is not None
+            if not is_flag(f) and getattr(self, f.name) is not None
         }
 
     @cached_property
@@ -114,7 +114,7 @@ class Rule:
     @cached_property
     def form(self) -> tuple[Any, ...]:
         """What is settled before tracing: rules of one form have one Program."""
-        flags = {f.name: getattr(self, f.name) for f in fields(self) if f.type is bool}  # type: ignore[arg-type]
+        flags = {f.name: getattr(self, f.name) for f in fields(self) if is_flag(f)}  # type: ignore[arg-type]
         return type(self), tuple(flags.items()), tuple(self.hyperparameters)
 
     @property
@@ -217,6 +217,17 @@ class Rule:
         }
 
 
+def is_flag(field: Any) -> bool:
+    """Whether a field chooses the form; annotations may be strings (`from __future__ import annotations`)."""
+    return field.type in (bool, "bool")
+
+
+def may_be_none(field: Any) -> bool:
+    """Whether a field is declared `Scalar | None`."""
+    declared = field.type
+    return "None" in declared if isinstance(declared, str) else type(None) in get_args(declared)
+
+
 def describe(field: Any) -> Hyperparameter:
     """What a field of a rule means: as it says itself, or as its name does everywhere."""
     described = field.metadata.get("hyperparameter") or HYPERPARAMETERS.get(field.name)
@@ -231,11 +242,11 @@ def check(owner: type, field: Any, value: Any) -> None:
         ValueError: it lies outside the admissible range.
     """
     where = f"{owner.__name__}: {field.name}"
-    if field.type is bool:
+    if is_flag(field):
         if not isinstance(value, bool):
             raise TypeError(f"{where} is True or False, got {value!r}")
     elif value is None:
-        if type(None) not in getattr(field.type, "__args__", ()):
+        if not may_be_none(field):
             raise TypeError(f"{where} is a number or a schedule, got None")
     elif isinstance(value, bool) or not (callable(value) or hasattr(value, "__float__")):
         raise TypeError(f"{where} is a number or a schedule (a function of t), got {value!r}")

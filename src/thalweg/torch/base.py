@@ -11,7 +11,17 @@ from torch import Tensor
 from thalweg.errors import nearest
 from thalweg.program import Program, trace
 from thalweg.rule import Rule
-from thalweg.torch.lanes import EagerLane, KernelLane, Lane, Member, Numbers, StaleError, has_kernel, is_dense
+from thalweg.torch.lanes import (
+    EagerLane,
+    KernelLane,
+    Lane,
+    Member,
+    Numbers,
+    StaleError,
+    States,
+    has_kernel,
+    is_dense,
+)
 from thalweg.torch.loading import load
 
 # Keys that torch itself and its learning-rate schedulers keep in a parameter group, and the name
@@ -95,7 +105,7 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._rules: list[tuple[list[Any], Rule, Program]] = []
         self._numbers: dict[str, Numbers] = {}
         self._params: list[Tensor] = []
-        self._states = 0
+        self._seen = (0, 0, 0)
 
     def _rule(self, index: int) -> tuple[Rule, Program]:
         """The rule and program of a group, made anew when a setting has changed."""
@@ -138,9 +148,11 @@ class BaseOptimizer(torch.optim.Optimizer):
                 loss = closure()
         rules = [self._rule(i) for i in range(len(self.param_groups))]
         params = [p for group in self.param_groups for p in group["params"]]
+        if not isinstance(self.state, States):
+            self.state = States(self.state)
         known = len(params) == len(self._params) and all(map(is_, params, self._params))
-        if not known or len(self.state) != self._states:
-            self._reset()  # someone has put other parameters into a group, or cleared the state
+        if not known or self._seen != (id(self.state), self.state.changes, len(self.state)):
+            self._reset()  # someone has put other parameters into a group, or touched the state
             self._params = params
         grads = [p.grad for p in params]
         try:
@@ -152,7 +164,7 @@ class BaseOptimizer(torch.optim.Optimizer):
             plan = self._plan(rules, grads)
             plan.take(grads)
         plan.step([rule for rule, _ in rules])
-        self._states = len(self.state)
+        self._seen = id(self.state), self.state.changes, len(self.state)
         return loss
 
     def _dense(self, grad: Tensor | None) -> Tensor | None:
@@ -191,7 +203,8 @@ class BaseOptimizer(torch.optim.Optimizer):
                 state[key] = torch.full_like(p, initial[slot], memory_format=_layout(p))
             elif held.shape != p.shape:
                 raise ValueError(
-                    f"{type(self).__name__}: {key} has shape {tuple(held.shape)}, its parameter {tuple(p.shape)}"
+                    f"{type(self).__name__}: {key} has shape {tuple(held.shape)}, "
+                    f"its parameter {tuple(p.shape)}"
                 )
             elif held.stride() != p.stride() if is_dense(p) else not held.is_contiguous():
                 state[key] = torch.empty_like(p, dtype=held.dtype, memory_format=_layout(p)).copy_(held)

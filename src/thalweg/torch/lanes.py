@@ -4,7 +4,8 @@ Pointers are looked up as little as is safe. Between steps only gradients move, 
 table and, at each step, reads the gradients' addresses and makes sure that nothing else has moved.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, is_, itemgetter
 from typing import Any
@@ -98,7 +99,8 @@ class KernelLane:
             if not is_dense(p)
         }
         self.layouts = [self.stand_ins.get(i, p).stride() for i, p in enumerate(self.params)]
-        self.all_contiguous = all(self.stand_ins.get(i, p).is_contiguous() for i, p in enumerate(self.params))
+        self.strides = [p.stride() for p in self.params]
+        self.all_contiguous = all(p.is_contiguous() for p in self.params)
         self.param_addresses = [p.data_ptr() for p in self.params]
         self.gradient_bytes = [p.numel() * dtypes[1].itemsize for p in self.params]
         self.gradient_copies: dict[int, Tensor] = {}
@@ -123,6 +125,11 @@ class KernelLane:
             if not all(map(is_, map(itemgetter(slot), self._states), tensors)):
                 raise StaleError
         if list(map(Tensor.data_ptr, self.params)) != self.param_addresses:
+            raise StaleError
+        if self.all_contiguous:
+            if not all(map(Tensor.is_contiguous, self.params)):
+                raise StaleError
+        elif list(map(Tensor.stride, self.params)) != self.strides:
             raise StaleError
         if list(map(_nbytes, grads)) != self.gradient_bytes:  # of another dtype or shape than before
             raise StaleError
@@ -300,6 +307,21 @@ class Lane:
         self._at = [
             (int(group), int(t), dict(zip(names, scalars, strict=True))) for group, t, *scalars in rows
         ]
+
+
+class States(defaultdict[Tensor, State]):
+    """`optimizer.state`, which counts how often someone has put another dictionary into it."""
+
+    def __init__(self, states: Mapping[Tensor, State]) -> None:
+        super().__init__(dict, states)
+        self.changes = 0
+
+    def __setitem__(self, p: Tensor, state: State) -> None:
+        self.changes += 1
+        super().__setitem__(p, state)
+
+    def __reduce__(self) -> Any:
+        return States, (dict(self),)
 
 
 class Numbers:

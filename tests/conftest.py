@@ -1,0 +1,52 @@
+"""Where kernels are kept during the suite, and fixtures that more than one file uses."""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+    "suite", derandomize=True, deadline=None, max_examples=20, database=None, print_blob=False
+)
+hypothesis.settings.load_profile("suite")
+
+# Keras chooses its backend when it is imported; this one computes in float64 where it is asked to.
+os.environ["KERAS_BACKEND"] = "jax"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # One folder for all workers, kept between runs: each kernel is compiled once.
+    cache = getattr(config, "cache", None)  # there is none under -p no:cacheprovider
+    if cache is not None:
+        os.environ.setdefault("THALWEG_CACHE_DIR", str(cache.mkdir("kernels")))
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Torch's default dtype float64, in which torch then also keeps its own scalars."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Torch set to two threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["kernel", "eager"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of taking a step: the kernel, and the rule as written where there is no kernel."""
+    if request.param == "eager":
+        monkeypatch.setattr("thalweg.torch.base.has_kernel", lambda tensors: False)
+    return str(request.param)
