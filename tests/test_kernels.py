@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 
 import thalweg
+import thalweg.numpy
 import thalweg.torch
 from helpers import (
     FORMS,
@@ -32,8 +33,10 @@ from helpers import (
     train,
 )
 from thalweg import Rule, trace
-from thalweg.kernels.cpu import CHUNK, PARALLEL_FROM, Batch, step_kernel
+from thalweg.kernels import cpu, threads
+from thalweg.kernels.cpu import CHUNK, Batch, step_kernel
 from thalweg.kernels.source import cpu_source
+from thalweg.kernels.threads import FROM_WITH_POOL, worthwhile_from
 from thalweg.ops import clip, maximum, minimum, sign, where
 
 forms = pytest.mark.parametrize("form", FORMS)
@@ -263,24 +266,33 @@ def test_groups_of_one_form_take_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
 # -- threads -------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.fixture(params=["OpenMP", "pool"])
+def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both kinds of threads: the framework's, and our own where it has none that we know."""
+    if request.param == "pool":
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    elif threads._openmp() is None:
+        pytest.skip("GNU OpenMP is not loaded in this process: torch uses another here")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("two_threads", "team")
 @pytest.mark.parametrize(
-    "sizes", [(PARALLEL_FROM + 12345,), (PARALLEL_FROM // 2 + 1, 5, PARALLEL_FROM // 2, 0, 77)]
+    "sizes", [(FROM_WITH_POOL + 12345,), (FROM_WITH_POOL // 2 + 1, 5, FROM_WITH_POOL // 2, 0, 77)]
 )
 def test_two_threads_equal_one_bit_for_bit(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     rule = thalweg.chain(thalweg.ClipByGlobalNorm(1.0), thalweg.Adam(0.1))
     params = parameters(*[(n,) for n in sizes], dtype=torch.float32)
     grads = gradients(params, 2)
     ends, shares = [], []
-    in_shares = Batch._in_shares
 
-    def counted(self: Batch, threads: int, work: Any) -> None:
-        in_shares(self, threads, work)
-        shares.append(len(self._shares[threads]))
+    def counted(kernel: Any, split: Any, arguments: Any) -> None:
+        threads.run(kernel, split, arguments)
+        shares.append(len(split))
 
-    monkeypatch.setattr(Batch, "_in_shares", counted)
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
+    monkeypatch.setattr(cpu, "run", counted)
+    for count in (1, 2):
+        torch.set_num_threads(count)
         found = copies(params)
         train(thalweg.torch.Optimizer(found, rule), found, grads)
         ends.append(found)
@@ -288,18 +300,40 @@ def test_two_threads_equal_one_bit_for_bit(sizes: tuple[int, ...], monkeypatch: 
     assert all(map(torch.equal, *ends))
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("team")
+def test_more_shares_than_the_team_has_threads_are_all_done() -> None:
+    """OpenMP may give fewer threads than asked for, as under OMP_THREAD_LIMIT."""
+    n = FROM_WITH_POOL + 1
+    p, g = np.zeros(n), np.ones(n)
+    optimizer = thalweg.numpy.Optimizer(thalweg.SGD(1.0), threads=7)
+    optimizer.update(p, g)
+    assert (p == -1).all()
+
+
+def test_a_team_smaller_than_asked_for_does_everything() -> None:
+    script = (
+        "import torch, numpy as np, thalweg, thalweg.numpy\n"
+        "from thalweg.kernels import threads\n"
+        "p = np.zeros(threads.FROM_WITH_POOL + 1)\n"
+        "thalweg.numpy.Optimizer(thalweg.SGD(1.0), threads=5).update(p, np.ones_like(p))\n"
+        "assert (p == -1).all()\n"
+    )
+    limited = {**os.environ, "OMP_THREAD_LIMIT": "2"}
+    subprocess.run([sys.executable, "-c", script], env=limited, check=True)
+
+
+@pytest.mark.usefixtures("team")
 def test_below_the_threshold_one_thread_does_it_all() -> None:
-    batch = Batch(trace(thalweg.Adam()), ("float32",) * 4, [PARALLEL_FROM - 1])
-    assert len(batch._split(8)) == 1
-    assert len(Batch(trace(thalweg.Adam()), ("float32",) * 4, [PARALLEL_FROM])._split(8)) == 8
-    assert Batch(trace(thalweg.Adam()), ("float32",) * 4, [])._split(8) == [(0, 0)]
+    dtypes, least = ("float32",) * 4, worthwhile_from()
+    assert len(Batch(trace(thalweg.Adam()), dtypes, [least - 1])._split(8)) == 1
+    assert len(Batch(trace(thalweg.Adam()), dtypes, [8 * CHUNK + least])._split(8)) == 8
+    assert Batch(trace(thalweg.Adam()), dtypes, [])._split(8) == [(0, 0)]
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_optimizers_may_step_in_several_threads_at_once() -> None:
     rule = thalweg.Adam(0.1)
-    params = parameters((PARALLEL_FROM + 1,), (100,), dtype=torch.float32)
+    params = parameters((FROM_WITH_POOL + 1,), (100,), dtype=torch.float32)
     grads = gradients(params, 3)
     ends: list[list[torch.Tensor]] = [copies(params) for _ in range(4)]
 
@@ -317,7 +351,7 @@ def test_optimizers_may_step_in_several_threads_at_once() -> None:
 
 def test_threads_settings_are_left_as_they_were() -> None:
     before = torch.get_num_threads(), torch.get_num_interop_threads()
-    params = parameters((PARALLEL_FROM + 1,), dtype=torch.float32)
+    params = parameters((FROM_WITH_POOL + 1,), dtype=torch.float32)
     train(thalweg.torch.Adam(params), params, gradients(params, 1))
     assert (torch.get_num_threads(), torch.get_num_interop_threads()) == before
 

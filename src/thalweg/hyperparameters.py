@@ -48,13 +48,20 @@ class Hyperparameter:
 
 
 def hyper(default: Any, **description: Any) -> Any:
-    """A hyperparameter with its own description, for a rule's class body.
+    """A hyperparameter with a description of its own, for a rule's class body.
 
     Args:
         default: its value where the user gives none.
-        description: the attributes of `Hyperparameter`.
+        description: attributes of `Hyperparameter`; what is not given is as the name has it everywhere.
     """
-    return dataclasses.field(default=default, metadata={"hyperparameter": Hyperparameter(**description)})
+    return dataclasses.field(default=default, metadata={"hyperparameter": description})
+
+
+def describe(field: Any) -> Hyperparameter:
+    """What a field of a rule means: as its name does everywhere, but for what it says itself."""
+    unknown = Hyperparameter(symbol=rf"\mathrm{{{field.name}}}".replace("_", r"\_"))
+    common = HYPERPARAMETERS.get(field.name, unknown)
+    return dataclasses.replace(common, **field.metadata.get("hyperparameter", {}))
 
 
 def _rate(symbol: str, meaning: str, search: tuple[float, float]) -> Hyperparameter:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeAlias, dataclass_transform, get_args
 
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
-from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
+from thalweg.hyperparameters import Hyperparameter, describe
 
 # A hyperparameter's value: a number or a schedule; inside `update` a number or, while the rule is
 # traced, a symbol. A rule that can do without one declares it `Scalar | None`.
@@ -226,12 +226,6 @@ def may_be_none(field: Any) -> bool:
     """Whether a field is declared `Scalar | None`."""
     declared = field.type
     return "None" in declared if isinstance(declared, str) else type(None) in get_args(declared)
-
-
-def describe(field: Any) -> Hyperparameter:
-    """What a field of a rule means: as it says itself, or as its name does everywhere."""
-    described = field.metadata.get("hyperparameter") or HYPERPARAMETERS.get(field.name)
-    return described or Hyperparameter(symbol=rf"\mathrm{{{field.name}}}".replace("_", r"\_"))
 
 
 def check(owner: type, field: Any, value: Any) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, dataclass_transform
 
-from thalweg.hyperparameters import Hyperparameter
+from thalweg.hyperparameters import Hyperparameter, describe
 from thalweg.ops import clip, maximum
-from thalweg.rule import INPUTS, Rule, Scalar, check, describe
+from thalweg.rule import INPUTS, Rule, Scalar, check
 
 __all__ = [
     "L2",

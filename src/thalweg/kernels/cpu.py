@@ -3,12 +3,10 @@
 In the cache folder a kernel is a readable source file and, for each kind of processor, the machine code
 that Numba made of it. A later process links that code directly: it needs neither Numba nor a compiler.
 
-A kernel is serial and runs without the GIL. Small models call it directly; large ones give each thread
-of a small pool a share of the chunks. (A parallel kernel would bring a second pool of OpenMP threads,
-which slows the framework's own.)
+A kernel is serial and runs without the GIL. Small models call it directly; for large ones each thread
+takes a share of the chunks.
 """
 
-import ctypes
 import hashlib
 import importlib.util
 import itertools
@@ -17,8 +15,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,18 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.kernels.linking import Kernel, link_object
 from thalweg.kernels.source import cpu_source, norm_source
+from thalweg.kernels.threads import run, worthwhile_from
 from thalweg.program import Program
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Kernel = Callable[..., int]
 
 # Entries that a thread takes at once: large enough to hide the loop's start, small enough to balance.
 CHUNK = 32 * 1024
-# Below this many entries one thread finishes before a second has woken up.
-PARALLEL_FROM = 512 * 1024
-
 _lock = threading.RLock()
 
 
@@ -86,37 +81,6 @@ def _processor() -> str:
     return f"{name}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
-@cache
-def _linker() -> Any:
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
-    return llvm.create_lljit_compiler(machine)
-
-
-# What has been linked, which must live as long as its functions.
-_linked: list[Any] = []
-# Each attempt has a name of its own: one that failed, on a damaged file, keeps its.
-_names = itertools.count()
-
-
-def _link(symbol: str, code: bytes, pointers: int) -> Kernel:
-    """The function `symbol` of an object file, as a function of `pointers` integers and addresses."""
-    import llvmlite.binding as llvm
-
-    builder = llvm.JITLibraryBuilder().add_object_img(code).export_symbol(symbol).add_current_process()
-    library = builder.link(_linker(), f"thalweg {next(_names)} {symbol}")
-    # Numba's convention: a place for the result and one for an exception come first; neither is used.
-    unused = (ctypes.c_void_p * 2)()
-    _linked.append((library, unused))
-    place = ctypes.addressof(unused)
-    types = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * pointers
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(library[symbol])
-    return lambda *args: function(place, place, *args)
-
-
 def _write(path: Path, content: bytes) -> None:
     """Write beside and move into place, so that another process never reads half a file."""
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
@@ -146,14 +110,14 @@ def _load(name: str, source: str, pointers: int) -> Kernel:
     if compiled.exists():
         try:
             symbol, _, code = compiled.read_bytes().partition(b"\n")
-            return _link(symbol.decode(), code, pointers)
+            return link_object(symbol.decode(), code, pointers)
         except (OSError, RuntimeError, UnicodeDecodeError):
             pass  # damaged: made anew
     _write(readable, source.encode())
     content = _compile(readable)
     _write(compiled, content)
     symbol, _, code = content.partition(b"\n")
-    return _link(symbol.decode(), code, pointers)
+    return link_object(symbol.decode(), code, pointers)
 
 
 _kernels: dict[Any, Kernel] = {}
@@ -190,7 +154,7 @@ class Batch:
     """
 
     def __init__(self, program: Program, dtypes: tuple[str, ...], lengths: Sequence[int]) -> None:
-        self.run = step_kernel(program, dtypes)
+        self.kernel = step_kernel(program, dtypes)
         self.gradient_dtype = dtypes[1]
         count = len(lengths)
         self.addresses: Integers = np.zeros((2 + len(program.slots), count), np.int64)
@@ -213,32 +177,20 @@ class Batch:
     def step(self, threads: int) -> None:
         """Take the step, in place, with up to `threads` threads."""
         chunks, rows, addresses, norms = self._places
-        scalars = _address(self.scalars)
-        table = (chunks, rows, addresses, len(self.norms), scalars, norms)
-        self._in_shares(threads, lambda first, last: self.run(first, last, *table))
+        table = (chunks, rows, addresses, len(self.norms), _address(self.scalars), norms)
+        run(self.kernel, self._shares.get(threads) or self._split(threads), table)
 
     def squared_norms(self, threads: int) -> Floats:
         """(tensors,) the sum of squares of each gradient, in float64."""
-        run = norm_kernel(self.gradient_dtype)
         table = (_address(self.chunks), _address(self.addresses[1]), _address(self._sums))
-        self._in_shares(threads, lambda first, last: run(first, last, *table))
+        run(norm_kernel(self.gradient_dtype), self._shares.get(threads) or self._split(threads), table)
         sums: Floats = np.bincount(self.chunks[:, 0], self._sums, len(self.norms)).astype(np.float64)
         return sums
-
-    def _in_shares(self, threads: int, work: Callable[[int, int], int]) -> None:
-        shares = self._shares.get(threads) or self._split(threads)
-        if len(shares) == 1:
-            work(*shares[0])
-            return
-        others = [_pool(threads - 1).submit(work, *share) for share in shares[1:]]
-        work(*shares[0])
-        for other in others:
-            other.result()
 
     def _split(self, threads: int) -> list[tuple[int, int]]:
         """Ranges of chunks with about as many entries each."""
         total = int(self._done[-1]) if len(self._done) else 0
-        count = max(1, threads if total >= PARALLEL_FROM else 1)
+        count = max(1, threads if total >= worthwhile_from() else 1)
         bounds = np.searchsorted(self._done, np.arange(1, count) * total / count)
         edges = [0, *(int(b) for b in bounds), len(self.chunks)]
         self._shares[threads] = list(itertools.pairwise(edges))
@@ -247,13 +199,3 @@ class Batch:
 
 def _address(array: NDArray[Any]) -> int:
     return int(array.ctypes.data)
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, "thalweg")
-
-
-# A forked child has none of its parent's threads: it starts its own pool when it needs one.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,5 +1,6 @@
 """A learning rate for each entry, from the size of its past gradients."""
 
+from thalweg.hyperparameters import hyper
 from thalweg.ops import sqrt
 from thalweg.rule import Rule, Scalar
 
@@ -58,7 +59,7 @@ class Adadelta(Rule):
     Zeiler 2012, Algorithm 1, https://arxiv.org/abs/1212.5701 (there lr = 1)
     """
 
-    lr: Scalar = 1.0
+    lr: Scalar = hyper(1.0, search=(1e-2, 100.0))
     rho: Scalar = 0.95
     epsilon: Scalar = 1e-6
 

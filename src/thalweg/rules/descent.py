@@ -1,5 +1,6 @@
 """Down the gradient, with and without velocity."""
 
+from thalweg.hyperparameters import hyper
 from thalweg.ops import where
 from thalweg.rule import Rule, Scalar
 
@@ -10,7 +11,7 @@ class SGD(Rule, aliases=("gd", "gradient_descent")):
     Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586
     """
 
-    lr: Scalar = 0.01
+    lr: Scalar = hyper(0.01, search=(1e-3, 10.0))
 
     def update(self, t, g):
         return self.lr * g

@@ -1,5 +1,6 @@
 """Steps of one size: only the sign of the direction counts."""
 
+from thalweg.hyperparameters import hyper
 from thalweg.ops import sign
 from thalweg.rule import Rule, Scalar
 
@@ -10,7 +11,7 @@ class Lion(Rule):
     Chen et al. 2023, Program 1, https://arxiv.org/abs/2302.06675
     """
 
-    lr: Scalar = 1e-4
+    lr: Scalar = hyper(1e-4, search=(1e-5, 1e-1))
     beta_1: Scalar = 0.9
     beta_2: Scalar = 0.99
     weight_decay: Scalar = 0.0

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from thalweg.study.plan import Plan
 from thalweg.study.statistics import Ranking, Setting, Spread
@@ -177,5 +177,7 @@ def _logarithmic(axes: Axes) -> None:
     if not math.isfinite(axes.dataLim.minposy):  # nothing drawn, or nothing above zero
         return
     axes.set_yscale("log")
+    # Curves seldom span a decade: label what lies between its ends too.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5), numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())

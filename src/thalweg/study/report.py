@@ -41,6 +41,7 @@ def html(plan: Plan, ranking: Ranking) -> str:
     return environment.get_template("report.html.jinja").render(
         plan=plan,
         ranking=ranking,
+        tuned=any(len(contestant.rates) > 1 for contestant in plan.contestants),
         answer=words.answer(plan, ranking),
         notes=words.notes(plan, ranking),
         measures=("loss", *plan.task.metrics),
