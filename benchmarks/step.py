@@ -4,8 +4,8 @@
 
 Prints, for each list of tensors and each rule: milliseconds a step, bytes a second, the share of this
 machine's memory bandwidth (torch's sum in place over as many bytes, in the same rounds), and how many
-times faster Thalweg is than each of torch's variants: median and quartiles over rounds in which all take turns; then which required
-ratios hold.
+times faster Thalweg is than each of torch's variants: median and quartiles over rounds in which all
+take turns; then which required ratios hold.
 """
 
 import argparse
