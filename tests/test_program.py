@@ -14,7 +14,7 @@ import thalweg
 from helpers import FORMS
 from thalweg import Program, Rule, Scalar, trace
 from thalweg.ops import exp, sqrt, where
-from thalweg.program import to_python
+from thalweg.printing import to_python
 from thalweg.symbols import OPERATIONS, Expr, walk
 
 forms = pytest.mark.parametrize("form", FORMS)

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
 
-from thalweg.program import to_python
+from thalweg.printing import to_python
 from thalweg.symbols import OPERATIONS, Expr, _known, apply, symbol, walk
 
 x, y = symbol("x"), symbol("y")

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from thalweg import statefile
 from thalweg.errors import UnknownRuleError
 from thalweg.kernels.cpu import Batch
-from thalweg.kernels.source import DTYPES
 from thalweg.program import Program, trace
 from thalweg.registry import find, rules
 from thalweg.rule import Rule, Scalar
+from thalweg.sources import DTYPES
 from thalweg.statefile import State
 
 Array: TypeAlias = NDArray[Any]

@@ -1,9 +1,14 @@
-"""A Program's formulas in LaTeX: state before a step has the index t − 1, after it t."""
+"""Expressions and formulas as text: Python source, and LaTeX.
+
+In LaTeX, state before a step has the index t − 1, after it t.
+"""
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from thalweg.program import Program
 from thalweg.symbols import Expr
 
 _GREEK = {"beta", "delta", "epsilon", "eta", "gamma", "lambda", "mu", "nu", "phi", "psi", "rho", "tau"}
@@ -28,23 +33,97 @@ _FUNCTION = {
 _SUM, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4
 
 
-def latex(program: Program) -> str:
-    """The rule as an `aligned` block, one line a formula, the parameter's last.
+@dataclass(frozen=True)
+class Line:
+    """`name = value`, where `value` may name earlier lines."""
 
-    Names are those of the rule's `update`; symbols those of its hyperparameters.
+    name: str
+    value: Any
+
+
+_INFIX = {
+    "add": ("+", 4),
+    "sub": ("-", 4),
+    "mul": ("*", 5),
+    "div": ("/", 5),
+    "pow": ("**", 7),
+    "lt": ("<", 3),
+    "le": ("<=", 3),
+    "gt": (">", 3),
+    "ge": (">=", 3),
+    "eq": ("==", 3),
+    "ne": ("!=", 3),
+}
+
+Call = Callable[[str, list[str]], str]
+
+
+def write_call(op: str, args: list[str]) -> str:
+    """`op(args)`."""
+    return f"{op}({', '.join(args)})"
+
+
+@cache
+def _number(x: float) -> str:
+    return repr(int(x)) if float(x).is_integer() and abs(x) < 1e15 else repr(float(x))
+
+
+def to_python(
+    x: Any, call: Call = write_call, number: Callable[[float], str] = _number, functions: tuple[str, ...] = ()
+) -> str:
+    """An expression as Python source.
+
+    Args:
+        x: an expression or a number.
+        call: writes a function call.
+        number: writes a constant.
+        functions: operators to write as calls.
     """
-    names = _Names(program)
-    lines = [f"{names(line.name)} &= {_write(line.value, names)[0]}" for line in program.formulas]
-    text, rank = _write(program.formulas_step, names)
-    step = text if rank > _SUM else rf"\left({text}\right)"
-    lines.append(rf"\theta_t &= \theta_{{t-1}} - {step}")
-    return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+    def write(x: Any) -> tuple[str, int]:
+        if not isinstance(x, Expr):
+            text = number(x)
+            return text, 6 if text.startswith("-") else 9
+        if x.op == "symbol":
+            return x.name, 9
+        if x.op == "neg":
+            inner, rank = write(x.args[0])
+            return f"-{inner if rank >= 7 else f'({inner})'}", 6
+        if x.op in _INFIX and x.op not in functions:
+            sign, rank = _INFIX[x.op]
+            (left, lr), (right, rr) = map(write, x.args)
+            left = left if lr >= rank + (x.op == "pow") else f"({left})"
+            right = right if rr > rank else f"({right})"
+            return f"{left}{sign}{right}" if x.op == "pow" else f"{left} {sign} {right}", rank
+        return call(x.op, [write(a)[0] for a in x.args]), 9
+
+    return write(x)[0]
 
 
+def latex(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mapping[str, str]) -> str:
+    """A rule as an `aligned` block, one line a formula, the parameter's last.
+
+    Args:
+        lines: the formulas before the step, in the rule's own names.
+        step: the step to subtract.
+        slots: names of the state slots.
+        symbols: the LaTeX symbol of each hyperparameter.
+    """
+    names = _Names({*slots}, symbols)
+    formulas = [f"{names(line.name)} &= {_write(line.value, names)[0]}" for line in lines]
+    text, rank = _write(step, names)
+    formulas.append(rf"\theta_t &= \theta_{{t-1}} - {text if rank > _SUM else _bracketed(text)}")
+    return "\\begin{aligned}\n" + " \\\\\n".join(formulas) + "\n\\end{aligned}"
+
+
+def _bracketed(text: str) -> str:
+    return rf"\left({text}\right)"
+
+
+@dataclass
 class _Names:
-    def __init__(self, program: Program) -> None:
-        self.slots = {*program.slots, *program.scalar_slots}
-        self.symbols = {name: h.symbol for name, h in program.hyperparameters.items()}
+    slots: set[str]
+    symbols: Mapping[str, str]
 
     def __call__(self, name: str) -> str:
         if name in _INPUT:
@@ -80,7 +159,7 @@ def _write(x: Any, names: _Names) -> tuple[str, int]:
 
     def at_least(rank: int, argument: Any) -> str:
         text, own = _write(argument, names)
-        return text if own >= rank else rf"\left({text}\right)"
+        return text if own >= rank else _bracketed(text)
 
     match x.op, x.args:
         case "symbol", _:

@@ -10,12 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from types import FrameType
 from typing import Any, Literal
 
 from thalweg.hyperparameters import Hyperparameter
+from thalweg.printing import Line, latex, to_python
 from thalweg.rule import Rule
+from thalweg.sources import cpu_source
 from thalweg.symbols import OPERATIONS, Expr, apply, intern, is_number, symbol, walk
 
 # On the host, division and powers are calls that follow IEEE 754, as they do in an array: no exception.
@@ -35,14 +37,6 @@ _INPUT_STAGE: dict[str, Stage] = {
     "g": "element",
     "p": "element",
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """`name = value`, where `value` may name earlier lines."""
-
-    name: str
-    value: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +131,11 @@ class Program:
 
     def latex(self) -> str:
         """The rule as an `aligned` block of LaTeX."""
-        from thalweg.printing import latex
-
-        return latex(self)
+        symbols = {name: h.symbol for name, h in self.hyperparameters.items()}
+        return latex(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), symbols)
 
     def source(self, dtype: str = "float32") -> str:
         """Source of the CPU kernel for parameters, gradients and state of one dtype."""
-        from thalweg.kernels.source import cpu_source
-
         return cpu_source(self, (dtype,) * (2 + len(self.slots)))
 
     def __str__(self) -> str:
@@ -380,62 +371,3 @@ def _fresh(base: str | None, used: set[str], is_new_state: bool) -> str:
     while f"{stem}_{counter}" in used:
         counter += 1
     return f"{stem}_{counter}"
-
-
-_INFIX = {
-    "add": ("+", 4),
-    "sub": ("-", 4),
-    "mul": ("*", 5),
-    "div": ("/", 5),
-    "pow": ("**", 7),
-    "lt": ("<", 3),
-    "le": ("<=", 3),
-    "gt": (">", 3),
-    "ge": (">=", 3),
-    "eq": ("==", 3),
-    "ne": ("!=", 3),
-}
-
-Call = Callable[[str, list[str]], str]
-
-
-def write_call(op: str, args: list[str]) -> str:
-    """`op(args)`."""
-    return f"{op}({', '.join(args)})"
-
-
-@cache
-def _number(x: float) -> str:
-    return repr(int(x)) if float(x).is_integer() and abs(x) < 1e15 else repr(float(x))
-
-
-def to_python(
-    x: Any, call: Call = write_call, number: Callable[[float], str] = _number, functions: tuple[str, ...] = ()
-) -> str:
-    """An expression as Python source.
-
-    Args:
-        x: an expression or a number.
-        call: writes a function call.
-        number: writes a constant.
-        functions: operators to write as calls.
-    """
-
-    def write(x: Any) -> tuple[str, int]:
-        if not isinstance(x, Expr):
-            text = number(x)
-            return text, 6 if text.startswith("-") else 9
-        if x.op == "symbol":
-            return x.name, 9
-        if x.op == "neg":
-            inner, rank = write(x.args[0])
-            return f"-{inner if rank >= 7 else f'({inner})'}", 6
-        if x.op in _INFIX and x.op not in functions:
-            sign, rank = _INFIX[x.op]
-            (left, lr), (right, rr) = map(write, x.args)
-            left = left if lr >= rank + (x.op == "pow") else f"({left})"
-            right = right if rr > rank else f"({right})"
-            return f"{left}{sign}{right}" if x.op == "pow" else f"{left} {sign} {right}", rank
-        return call(x.op, [write(a)[0] for a in x.args]), 9
-
-    return write(x)[0]

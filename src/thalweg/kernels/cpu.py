@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.kernels.linking import Kernel, link_object
-from thalweg.kernels.source import cpu_source, norm_source
 from thalweg.kernels.threads import run, worthwhile_from
 from thalweg.program import Program
+from thalweg.sources import cpu_source, norm_source
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

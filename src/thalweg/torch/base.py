@@ -22,13 +22,7 @@ from thalweg.torch.lanes import (
     has_kernel,
     is_dense,
 )
-from thalweg.torch.loading import load
-
-# Keys that torch itself and its learning-rate schedulers keep in a parameter group, and the name
-# that many programs give to one.
-SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "name")
-# Settings that choose among implementations and leave the arithmetic as it is.
-EXECUTION_KEYS = ("foreach", "fused", "capturable", "differentiable")
+from thalweg.torch.loading import SCHEDULER_KEYS, load
 
 # How many patterns of absent gradients to remember (alternating losses, experts).
 _PLANS = 8

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from thalweg.kernels.cpu import Batch, Integers
-from thalweg.kernels.source import DTYPES
 from thalweg.program import Program
 from thalweg.rule import Rule
+from thalweg.sources import DTYPES
 
 _DTYPES = {getattr(torch, name): name for name in DTYPES}
 _nbytes = attrgetter("nbytes")

@@ -11,6 +11,9 @@ from thalweg.program import trace
 if TYPE_CHECKING:
     from thalweg.torch.base import BaseOptimizer
 
+# Keys that torch itself and its learning-rate schedulers keep in a parameter group, and the name
+# that many programs give to one.
+SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "name")
 # Settings that choose among implementations and leave the arithmetic as it is: ours stay.
 _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
 _NOT_SETTINGS = ("params", "param_names")
@@ -105,8 +108,6 @@ class _Loader:
 
     def _settings(self, own: Settings, saved: Settings) -> Settings:
         """The saved group's settings that bear on the arithmetic."""
-        from thalweg.torch.base import SCHEDULER_KEYS
-
         saved = {k: v for k, v in self._only_settings(saved).items() if k not in _EXECUTION}
         unknown = [k for k in saved if k not in own and k not in SCHEDULER_KEYS]
         if unknown and self.strict:

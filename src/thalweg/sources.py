@@ -3,9 +3,12 @@
 The kernels' own variables begin with an underscore, which no name in a rule does.
 """
 
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from thalweg.program import Program, to_python, write_call
+from thalweg.printing import Line, to_python, write_call
+from thalweg.rule import Rule
 from thalweg.symbols import walk
 
 # Bytes that an entry takes.
@@ -14,7 +17,39 @@ _FROM_MATH = ("exp", "log", "pow", "sqrt", "tanh")
 _FROM_MEMORY = ("maximum", "minimum", "sign")
 
 
-def cpu_source(program: Program, dtypes: tuple[str, ...]) -> str:
+class Traced(Protocol):
+    """What is printed of a Program; see there."""
+
+    @property
+    def rule(self) -> Rule:
+        """The rule traced."""
+
+    @property
+    def kernel_scalars(self) -> tuple[str, ...]:
+        """The scalars that tensor and element lines read."""
+
+    @property
+    def tensors(self) -> tuple[Line, ...]:
+        """Lines done once a tensor."""
+
+    @property
+    def elements(self) -> tuple[Line, ...]:
+        """Lines done once an entry."""
+
+    @property
+    def step(self) -> Any:
+        """The step to subtract."""
+
+    @property
+    def slots(self) -> Mapping[str, Any]:
+        """The next value of each slot."""
+
+    @property
+    def operations(self) -> Counter[str]:
+        """Operations for each entry."""
+
+
+def cpu_source(program: Traced, dtypes: tuple[str, ...]) -> str:
     """Source of a multi-tensor Numba kernel. It computes in float64 where the parameter is, else in float32.
 
     Args:
