@@ -136,3 +136,13 @@ def test_it_runs_as_a_module(tmp_path):
     )
     for command in ("compare", "kernel", "rules"):
         assert command in found.stdout
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    command = [sys.executable, "-m", "thalweg.cli", "kernel", "adam"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0

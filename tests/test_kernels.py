@@ -523,3 +523,19 @@ def test_functions_in_kernels_are_those_of_arrays(dtype: torch.dtype) -> None:
     for slot, value in wanted.items():
         torch.testing.assert_close(optimizer.state[p][slot], value, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(-p, step.to(dtype))
+
+
+def test_openmp_threads_are_found_when_torch_comes_after_the_first_numpy_step() -> None:
+    script = (
+        "import numpy as np, thalweg, thalweg.numpy\n"
+        "from thalweg.kernels import threads\n"
+        "big = np.zeros(threads.FROM_WITH_POOL + 1)\n"
+        "thalweg.numpy.Optimizer(thalweg.SGD(1.0), threads=2).update(big, big.copy())\n"
+        "before = threads.worthwhile_from()\n"
+        "import thalweg.torch\n"
+        "print(before, threads.worthwhile_from())\n"
+    )
+    if threads._loaded_openmp() is None:
+        pytest.skip("GNU OpenMP is not loaded in this process: torch uses another here")
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split() == [str(FROM_WITH_POOL), str(threads.FROM_WITH_OPENMP)]

@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,10 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        return int(COMMANDS[arguments.command][0](arguments))
+        status = int(COMMANDS[arguments.command][0](arguments))
+        sys.stdout.flush()
+        return status
     except Wrong as wrong:
         print(f"thalweg {arguments.command}: {wrong}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130

@@ -89,6 +89,12 @@ def run(kernel: Kernel, shares: Sequence[Share], arguments: Sequence[int]) -> No
     parallel(_team(len(arguments)), data.ctypes.data, len(shares), 0)
 
 
+def look_again() -> None:
+    """Look anew for OpenMP threads: a framework that brings some has been imported."""
+    for cached in (_openmp, _loaded_openmp):
+        cached.cache_clear()
+
+
 @cache
 def _openmp() -> Any:
     """GNU OpenMP's way into a parallel region, of the copy that is loaded already; None without one."""
@@ -147,8 +153,8 @@ def _after_fork() -> None:
     """A forked child has none of its parent's threads, and GNU OpenMP does not notice: our own pool."""
     global _forked
     _forked = True
-    for cached in (_openmp, _loaded_openmp, _pool):
-        cached.cache_clear()
+    look_again()
+    _pool.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

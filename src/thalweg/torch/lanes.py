@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thalweg.kernels import threads
 from thalweg.kernels.cpu import Batch, Integers
 from thalweg.program import Program
 from thalweg.rule import Rule
 from thalweg.sources import DTYPES
 
 _DTYPES = {getattr(torch, name): name for name in DTYPES}
+threads.look_again()  # torch, imported above, brings OpenMP threads
+
 _nbytes = attrgetter("nbytes")
 State = dict[str, Any]
 

@@ -1,15 +1,12 @@
 """Loading a `state_dict`, torch.optim's or our own: checked whole before anything changes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.program import trace
-
-if TYPE_CHECKING:
-    from thalweg.torch.base import BaseOptimizer
 
 # Keys that torch itself and its learning-rate schedulers keep in a parameter group, and the name
 # that many programs give to one.
@@ -22,7 +19,7 @@ Settings = dict[str, Any]
 State = dict[str, Any]
 
 
-def load(optimizer: "BaseOptimizer", state_dict: Mapping[str, Any], strict: bool) -> None:
+def load(optimizer: Any, state_dict: Mapping[str, Any], strict: bool) -> None:
     """Load a `state_dict`; see `BaseOptimizer.load_state_dict`."""
     for hook in optimizer._optimizer_load_state_dict_pre_hooks.values():
         changed = hook(optimizer, dict(state_dict))
@@ -33,7 +30,7 @@ def load(optimizer: "BaseOptimizer", state_dict: Mapping[str, Any], strict: bool
 
 
 class _Loader:
-    def __init__(self, optimizer: "BaseOptimizer", state_dict: Mapping[str, Any], strict: bool) -> None:
+    def __init__(self, optimizer: Any, state_dict: Mapping[str, Any], strict: bool) -> None:
         self.optimizer = optimizer
         self.kind = type(optimizer).__name__
         self.strict = strict
