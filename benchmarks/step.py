@@ -98,13 +98,15 @@ def parameters(shapes: Shapes) -> list[torch.nn.Parameter]:
 
 def contenders(rule: str, shapes: Shapes) -> Iterator[tuple[str, Callable[[], object]]]:
     name, settings = RULES[rule]
-    yield "thalweg", getattr(thalweg.torch, name)(parameters(shapes), **settings).step
+    # All step on the same tensors: where memory happens to lie makes a difference of a tenth.
+    params = parameters(shapes)
+    yield "thalweg", getattr(thalweg.torch, name)(params, **settings).step
     kind = getattr(torch.optim, name, None)
     if kind is not None:
-        yield "loop", kind(parameters(shapes), foreach=False, **settings).step
-        yield "foreach", kind(parameters(shapes), foreach=True, **settings).step
+        yield "loop", kind(params, foreach=False, **settings).step
+        yield "foreach", kind(params, foreach=True, **settings).step
         if name in FUSED:
-            yield "fused", kind(parameters(shapes), fused=True, **settings).step
+            yield "fused", kind(params, fused=True, **settings).step
 
 
 def traffic(rule: str, entries: int) -> int:
