@@ -440,3 +440,9 @@ def test_annotations_may_be_strings() -> None:
     assert list(rule.hyperparameters) == ["lr"]
     with pytest.raises(TypeError, match="lr is a number or a schedule, got None"):
         namespace["Late"](lr=None)
+
+
+def test_decay_is_not_taken_for_rho() -> None:
+    """Old Keras's `decay` slows the learning rate, Optax's is ρ: neither is guessed."""
+    with pytest.raises(TypeError, match="RMSprop has no hyperparameter 'decay'"):
+        thalweg.get("rmsprop", decay=0.01)

@@ -72,8 +72,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     """`a` where the condition holds, `b` elsewhere."""
     if isinstance(condition, bool | np.bool_):
         return a if condition else b
-    xp, a, b = _as_arrays(a, b) if not (_is_number(a) and _is_number(b)) else (None, a, b)
-    if xp is None:
+    if _is_number(a) and _is_number(b):
         xp = array_namespace(condition)
-        a, b = xp.asarray(float(a)), xp.asarray(float(b))
+        return xp.where(condition, xp.asarray(float(a)), xp.asarray(float(b)))
+    xp, a, b = _as_arrays(a, b)
     return xp.where(condition, a, b)

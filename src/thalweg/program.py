@@ -66,11 +66,6 @@ class Program:
     formulas_step: Any
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """What the rule asks for besides its state."""
-        return self.rule.inputs
-
-    @property
     def hyperparameters(self) -> Mapping[str, Hyperparameter]:
         """The hyperparameters that scalar lines read."""
         return self.rule.hyperparameters
@@ -312,8 +307,6 @@ class _Rewriter:
             return x, None
         if x.op == "mul" and self._early(x.args[1]):
             return x.args[1], x.args[0]
-        if x.op == "div" and isinstance(x.args[0], Expr) and not self._early(x.args[0]):
-            return None, x
         return None, x
 
     @staticmethod

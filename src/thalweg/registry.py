@@ -8,13 +8,13 @@ from thalweg.dialects import DIALECTS
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, nearest
 from thalweg.rule import ALIASES, REGISTRY, Rule
 
-# Names that other libraries use for the same hyperparameter.
+# Names that other libraries use for the same hyperparameter. `decay` is none: in Optax it is ρ, in old
+# Keras the time decay of the learning rate.
 SYNONYMS = {
     "learningrate": "lr",
     "eta": "lr",
     "eps": "epsilon",
     "alpha": "rho",
-    "decay": "rho",
     "mu": "momentum",
 }
 
