@@ -15,17 +15,22 @@ import thalweg
 import thalweg.torch
 from thalweg import Rule, trace
 from thalweg.registry import find
+from thalweg.rule import is_flag, may_be_none
 
-# Every rule's default form, and every form that one flag or one optional hyperparameter makes.
+# Every rule's default form; every form that one flag or one optional hyperparameter makes; and every one
+# that a flag makes together with a hyperparameter that is absent by default.
 FORMS: dict[str, Rule] = {}
 for _name in thalweg.rules():
     _kind = find(_name)
     FORMS[_name] = _kind()
-    for _field in fields(_kind):
-        if _field.type is bool:
-            FORMS[f"{_name}-{_field.name}"] = _kind(**{_field.name: True})
-        elif _field.default is None:
-            FORMS[f"{_name}-{_field.name}"] = _kind(**{_field.name: 0.9})
+    _flags = {f.name: not f.default for f in fields(_kind) if is_flag(f)}
+    _absent = {f.name: 0.9 for f in fields(_kind) if f.default is None}
+    _present = {f.name: None for f in fields(_kind) if may_be_none(f) and f.default is not None}
+    for _changed, _value in {**_flags, **_absent, **_present}.items():
+        FORMS[f"{_name}-{_changed}"] = _kind(**{_changed: _value})
+    for _optional in _absent:
+        for _flag, _value in _flags.items():
+            FORMS[f"{_name}-{_optional}-{_flag}"] = _kind(**{_optional: 0.9, _flag: _value})
 
 # torch.optim's optimizers in every form: the name of the class and the settings that make the form.
 TORCH_FORMS: dict[str, tuple[str, dict[str, Any]]] = {

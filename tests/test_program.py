@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 
 import thalweg
-from helpers import FORMS
-from thalweg import Program, Rule, Scalar, trace
+from helpers import FORMS, difference, eager
+from thalweg import Program, Rule, Scalar, ops, trace
 from thalweg.ops import exp, sqrt, where
 from thalweg.printing import to_python
 from thalweg.symbols import OPERATIONS, Expr, walk
@@ -285,3 +285,30 @@ def test_a_program_shows_itself(form: str) -> None:
     assert shown.startswith(program.rule.name)
     assert "p -= " in shown
     assert all(f"{slot} = " in shown for slot in (*program.slots, *program.scalar_slots))
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["numbers", "arrays"])
+@forms
+def test_a_program_runs_on_whole_arrays(form: str, traced: bool) -> None:
+    """`traced`: the step number and the hyperparameters are arrays too, as under a compiler's tracing."""
+    rule = FORMS[form]
+    program = trace(rule)
+    step = program.array_function({name: getattr(np, name) for name in ops.__all__ if name != "clip"})
+    p, *grads = np.random.default_rng(0).standard_normal((21, 4))
+    number = np.asarray if traced else float
+    initial = rule.initial_state()
+    state = {name: number(initial[name]) for name in (*program.slots, *program.scalar_slots)}
+    found = p
+    for t, g in enumerate(grads, 1):
+        known = {name: number(value) for name, value in rule.values_at(t).items()}
+        with np.errstate(all="ignore"):
+            taken, *new = step(t=number(t), g=g, p=found, norm=None, global_norm=None, **state, **known)
+        found, state = found - taken, dict(zip(state, new, strict=True))
+    assert difference(found, eager(rule, p, grads)) <= 1e-12
+
+
+def test_a_program_says_which_function_a_library_lacks() -> None:
+    rule = thalweg.Lion()
+    step = trace(rule).array_function({})
+    with pytest.raises(TypeError, match="no sign"):
+        step(t=1.0, g=np.ones(2), p=np.ones(2), norm=None, global_norm=None, m=0.0, **rule.values)

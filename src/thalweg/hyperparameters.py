@@ -84,6 +84,7 @@ HYPERPARAMETERS = {
     "beta_3": _memory(r"\beta_3", "memory of the running mean of squares", (0.9, 0.9999)),
     "psi": _rate(r"\psi", "how fast the momentum warms up to β₁", (1e-3, 1.0)),
     "epsilon": _rate(r"\epsilon", "keeps the divisor away from zero", (1e-10, 1e-3)),
+    "epsilon_root": _rate(r"\epsilon_0", "keeps the root's argument away from zero", (1e-10, 1e-3)),
     "initial_accumulator": _rate("s_0", "what the sum or mean of squares starts at", (1e-3, 1.0)),
     "weight_decay": _rate(r"\lambda", "pull of the weights towards zero", (1e-6, 1e-1)),
     "l2": _rate(r"\lambda", "weight of the penalty ½λ‖p‖² in the loss", (1e-6, 1e-1)),

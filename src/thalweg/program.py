@@ -6,6 +6,7 @@ a tensor's norm, **tensor lines**; everything else, **element lines**. A slot wh
 depends on scalars alone (Nadam's product of momenta) is one number, not an array.
 """
 
+import operator
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -86,9 +87,38 @@ class Program:
         Called with `t`, `global_norm`, the scalar slots and every hyperparameter by keyword; returns
         the values of `kernel_scalars`, then the next values of the scalar slots.
         """
-        namespace: dict[str, Any] = dict(OPERATIONS)
-        exec(compile(self.scalar_source, f"<scalars of {self.rule.name}>", "exec"), namespace)
-        return namespace["scalars"]  # type: ignore[no-any-return]
+        return self._compiled("scalars", self.scalar_source, OPERATIONS)
+
+    def array_function(self, namespace: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """One step over whole arrays, for a library that compiles or differentiates on its own.
+
+        Args:
+            namespace: the library's functions by the names that `thalweg.ops` has; arithmetic is left to
+                the operators of its arrays. What depends on numbers alone is computed as numbers.
+
+        Returns:
+            a function to be called by keyword with `t`, `g`, `p`, `norm`, `global_norm`, every slot and
+            every hyperparameter, each an array or a number; it returns the step to subtract, then the
+            slots' next values in the order of `slots`, then those of `scalar_slots`.
+        """
+        functions = {name: _on_arrays(name, namespace.get(name)) for name in OPERATIONS}
+        return self._compiled("step", self.array_source, functions)
+
+    @cached_property
+    def array_source(self) -> str:
+        """Source of what `array_function` returns."""
+        arguments = ("t", "g", "p", "norm", "global_norm", *self.slots, *self.scalar_slots)
+        lines = [*self.scalars, *self.tensors, *self.elements]
+        body = [f"    {line.name} = {to_python(line.value, functions=_HOST)}" for line in lines]
+        results = [self.step, *self.slots.values(), *self.scalar_slots.values()]
+        out = ", ".join(to_python(value, functions=_HOST) for value in results)
+        head = f"def step(*, {', '.join((*arguments, *self.hyperparameters))}):"
+        return "\n".join([head, *body, f"    return {out},", ""])
+
+    def _compiled(self, name: str, source: str, functions: Mapping[str, Any]) -> Callable[..., Any]:
+        namespace = dict(functions)
+        exec(compile(source, f"<{name} of {self.rule.name}>", "exec"), namespace)
+        return namespace[name]  # type: ignore[no-any-return]
 
     def scalars_at(
         self, t: int, rule: Rule, state: Mapping[str, float], global_norm: float = 0.0
@@ -148,6 +178,21 @@ class Program:
 
     def _repr_latex_(self) -> str:
         return f"$${self.latex()}$$"
+
+
+def _on_arrays(name: str, function: Callable[..., Any] | None) -> Callable[..., Any]:
+    """An operation that is the library's for arrays, and for numbers the host's."""
+    on_numbers = OPERATIONS[name]
+    on_arrays = function or getattr(operator, {"div": "truediv"}.get(name, name), None)
+
+    def operation(*args: Any) -> Any:
+        if all(isinstance(a, int | float) for a in args):
+            return on_numbers(*args)
+        if on_arrays is None:
+            raise TypeError(f"the library brings no {name}")
+        return on_arrays(*args)
+
+    return operation
 
 
 def trace(rule: Rule) -> Program:

@@ -54,7 +54,8 @@ class AMSGrad(Rule, aliases=("adam_amsgrad",)):
     """Adam whose divisor never shrinks, so that a rare large gradient is not forgotten.
 
     Reddi, Kale & Kumar 2018, Algorithm 2, https://openreview.net/forum?id=ryQu7f-RZ
-    The paper has neither Adam's corrections nor ε; torch and Keras correct after the maximum, as here.
+    The paper has neither Adam's corrections nor ε; torch and Keras correct after the maximum, as here,
+    Optax before it (`corrected_maximum`).
     """
 
     lr: Scalar = 1e-3
@@ -62,13 +63,17 @@ class AMSGrad(Rule, aliases=("adam_amsgrad",)):
     beta_2: Scalar = 0.999
     epsilon: Scalar = 1e-8
     epsilon_hat: bool = False
+    corrected_maximum: bool = False
 
     def update(self, t, g, m=0, v=0, v_max=0):
         m = self.beta_1 * m + (1 - self.beta_1) * g
         v = self.beta_2 * v + (1 - self.beta_2) * g**2
-        v_max = maximum(v_max, v)
         m_hat = m / (1 - self.beta_1**t)
-        v_hat = v_max / (1 - self.beta_2**t)
+        if self.corrected_maximum:
+            v_max = v_hat = maximum(v_max, v / (1 - self.beta_2**t))
+        else:
+            v_max = maximum(v_max, v)
+            v_hat = v_max / (1 - self.beta_2**t)
         epsilon = self.epsilon / sqrt(1 - self.beta_2**t) if self.epsilon_hat else self.epsilon
         return self.lr * m_hat / (sqrt(v_hat) + epsilon), m, v, v_max
 
@@ -101,18 +106,21 @@ class Nadam(Rule):
     """Adam that looks ahead, under a momentum that warms up.
 
     Dozat 2016, Algorithm 2 and section 3.2, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
-    The momentum at step t is β₁(1 − ½·0.96^(ψt)): ψ = 0.004 in the paper and torch, 1 in Keras.
+    The momentum at step t is β₁(1 − ½·0.96^(ψt)): ψ = 0.004 in the paper and torch, 1 in Keras; β₁
+    throughout where ψ is None, as in Optax.
     """
 
     lr: Scalar = 2e-3
     beta_1: Scalar = 0.9
     beta_2: Scalar = 0.999
     epsilon: Scalar = 1e-8
-    psi: Scalar = 4e-3
+    psi: Scalar | None = 4e-3
 
     def update(self, t, g, m=0, v=0, mu_product=1):
-        mu = self.beta_1 * (1 - 0.5 * 0.96 ** (self.psi * t))
-        mu_next = self.beta_1 * (1 - 0.5 * 0.96 ** (self.psi * (t + 1)))
+        mu = mu_next = self.beta_1
+        if self.psi is not None:
+            mu = self.beta_1 * (1 - 0.5 * 0.96 ** (self.psi * t))
+            mu_next = self.beta_1 * (1 - 0.5 * 0.96 ** (self.psi * (t + 1)))
         mu_product = mu_product * mu
         m = self.beta_1 * m + (1 - self.beta_1) * g
         v = self.beta_2 * v + (1 - self.beta_2) * g**2
@@ -125,13 +133,15 @@ class RAdam(Rule):
     """Adam that trusts its divisor only once enough gradients stand behind it.
 
     Liu et al. 2020, Algorithm 2, https://arxiv.org/abs/1908.03265
-    The paper switches at ρ > 4 and has no ε; torch at ρ > 5 and adds ε to √v, as here.
+    The paper switches at ρ > 4 and has no ε; the authors' code and torch switch at ρ > 5 and add ε
+    before √v is corrected (`epsilon_hat`), Optax after.
     """
 
     lr: Scalar = 1e-3
     beta_1: Scalar = 0.9
     beta_2: Scalar = 0.999
     epsilon: Scalar = 1e-8
+    epsilon_hat: bool = True
 
     def update(self, t, g, m=0, v=0):
         m = self.beta_1 * m + (1 - self.beta_1) * g
@@ -140,8 +150,9 @@ class RAdam(Rule):
         rho_inf = 2 / (1 - self.beta_2) - 1
         rho = rho_inf - 2 * t * self.beta_2**t / (1 - self.beta_2**t)
         r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        adaptive = r * sqrt(1 - self.beta_2**t) / (sqrt(v) + self.epsilon)
-        return self.lr * m_hat * where(rho > 5, adaptive, 1), m, v
+        v_hat = v / (1 - self.beta_2**t)
+        epsilon = self.epsilon / sqrt(1 - self.beta_2**t) if self.epsilon_hat else self.epsilon
+        return self.lr * m_hat * where(rho > 5, r / (sqrt(v_hat) + epsilon), 1), m, v
 
 
 class AdaBelief(Rule):
@@ -167,7 +178,9 @@ class Adan(Rule):
     """Adam with Nesterov's look-ahead taken from the change of the gradient.
 
     Xie et al. 2022, Algorithm 1, https://arxiv.org/abs/2208.06677
-    β are shares kept, as in the authors' code; the paper's are one minus these.
+    β are shares kept, as in the authors' code; the paper's are one minus these. Optax keeps the share of
+    the change that the paper takes out (`inverse_change`), has a second ε in the root, and decays the
+    weights beside the step (`decoupled_decay`) where the paper's decay is proximal.
     """
 
     lr: Scalar = 1e-3
@@ -176,15 +189,21 @@ class Adan(Rule):
     beta_3: Scalar = 0.99
     epsilon: Scalar = 1e-8
     weight_decay: Scalar = 0.0
+    epsilon_root: Scalar = 0.0
+    inverse_change: bool = False
+    decoupled_decay: bool = False
 
     def update(self, t, g, p, m=0, v=0, n=0, g_last=0):
         change = where(t == 1, 0, g - g_last)
+        share = 1 - self.beta_2 if self.inverse_change else self.beta_2
         m = self.beta_1 * m + (1 - self.beta_1) * g
         v = self.beta_2 * v + (1 - self.beta_2) * change
-        n = self.beta_3 * n + (1 - self.beta_3) * (g + self.beta_2 * change) ** 2
+        n = self.beta_3 * n + (1 - self.beta_3) * (g + share * change) ** 2
         m_hat = m / (1 - self.beta_1**t)
         v_hat = v / (1 - self.beta_2**t)
         n_hat = n / (1 - self.beta_3**t)
-        step = self.lr * (m_hat + self.beta_2 * v_hat) / (sqrt(n_hat) + self.epsilon)
-        decay = self.lr * self.weight_decay  # p ← (p − step) / (1 + decay), as a step to subtract
-        return (step + decay * p) / (1 + decay), m, v, n, g
+        step = self.lr * (m_hat + share * v_hat) / (sqrt(n_hat + self.epsilon_root) + self.epsilon)
+        decay = self.lr * self.weight_decay
+        if not self.decoupled_decay:  # p ← (p − step) / (1 + decay), as a step to subtract
+            step, decay = step / (1 + decay), decay / (1 + decay)
+        return step + decay * p, m, v, n, g

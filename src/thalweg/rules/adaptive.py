@@ -27,7 +27,8 @@ class RMSprop(Rule):
     """Adagrad that forgets: a running mean of squares in place of the sum.
 
     Tieleman & Hinton 2012, lecture 6.5; `centered` and `momentum` as in Graves 2013, equations 38-45,
-    https://arxiv.org/abs/1308.0850 (there, the root also holds ε: `epsilon_in_root`).
+    https://arxiv.org/abs/1308.0850 (there, the root also holds ε: `epsilon_in_root`). With `nesterov` the
+    velocity looks ahead, as Optax offers. TensorFlow 1 starts the mean at 1.
     """
 
     lr: Scalar = 0.01
@@ -38,6 +39,7 @@ class RMSprop(Rule):
     centered: bool = False
     epsilon_in_root: bool = False
     lr_in_velocity: bool = False
+    nesterov: bool = False
 
     def update(self, t, g, v="initial_accumulator", mean=0, b=0):
         v = self.rho * v + (1 - self.rho) * g**2
@@ -50,7 +52,8 @@ class RMSprop(Rule):
             return self.lr * g / root, v, mean, b
         inner, outer = (self.lr, 1) if self.lr_in_velocity else (1, self.lr)
         b = self.momentum * b + inner * g / root
-        return outer * b, v, mean, b
+        ahead = self.momentum * b + inner * g / root if self.nesterov else b
+        return outer * ahead, v, mean, b
 
 
 class Adadelta(Rule):

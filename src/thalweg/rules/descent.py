@@ -21,8 +21,8 @@ class Momentum(Rule, aliases=("heavy_ball", "sgd_momentum")):
     """A velocity that remembers past gradients carries on through noise and ravines.
 
     Polyak 1964, equation 9, https://doi.org/10.1016/0041-5553(64)90137-5
-    The velocity holds gradients; with `lr_in_velocity` it holds steps, as in Sutskever et al. 2013,
-    so that it keeps the old learning rate when a schedule changes it.
+    The velocity holds gradients; with `lr_in_velocity` it is that of Sutskever et al. 2013, which holds
+    steps downhill and so keeps the old learning rate when a schedule changes it.
     """
 
     lr: Scalar = 0.01
@@ -31,7 +31,7 @@ class Momentum(Rule, aliases=("heavy_ball", "sgd_momentum")):
     lr_in_velocity: bool = False
 
     def update(self, t, g, b=0):
-        inner, outer = (self.lr, 1) if self.lr_in_velocity else (1, self.lr)
+        inner, outer = (-self.lr, -1) if self.lr_in_velocity else (1, self.lr)
         fresh = where(t == 1, 1.0, 1 - self.dampening)  # torch starts the velocity at g, undamped
         b = self.momentum * b + fresh * (inner * g)
         return outer * b, b
@@ -49,6 +49,6 @@ class Nesterov(Rule, aliases=("nag", "nesterov_momentum")):
     lr_in_velocity: bool = False
 
     def update(self, t, g, b=0):
-        inner, outer = (self.lr, 1) if self.lr_in_velocity else (1, self.lr)
+        inner, outer = (-self.lr, -1) if self.lr_in_velocity else (1, self.lr)
         b = self.momentum * b + inner * g
         return outer * (self.momentum * b + inner * g), b
