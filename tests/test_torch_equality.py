@@ -63,7 +63,8 @@ def test_signatures_and_defaults_are_torchs(kind: str) -> None:
     theirs, ours = both(kind)
     wanted, found = (inspect.signature(c).parameters for c in (theirs, ours))
     assert [(n, p.default, p.kind) for n, p in found.items()] == [
-        (n, p.default, p.kind) for n, p in wanted.items()
+        *((n, p.default, p.kind) for n, p in wanted.items()),
+        ("dialect", "torch", inspect.Parameter.KEYWORD_ONLY),
     ]
     (q,), (p,) = parameters((2,)), parameters((2,))
     assert ours([p]).defaults == theirs([q]).defaults

@@ -43,6 +43,8 @@ class BaseOptimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self._reset()
+        if defaults.get("dialect") == "torch":  # as torch writes it
+            del defaults["dialect"]
         super().__init__(params, defaults)
 
     def rule_of(self, group: Mapping[str, Any]) -> Rule:

@@ -106,6 +106,12 @@ class _Loader:
     def _settings(self, own: Settings, saved: Settings) -> Settings:
         """The saved group's settings that bear on the arithmetic."""
         saved = {k: v for k, v in self._only_settings(saved).items() if k not in _EXECUTION}
+        dialect, own_dialect = saved.pop("dialect", "torch"), own.get("dialect", "torch")
+        if dialect != own_dialect and self.strict:
+            raise ValueError(
+                f"{self.kind}: the loaded state follows the dialect {dialect!r}, this optimizer "
+                f"{own_dialect!r}: make it with dialect={dialect!r}, or let thalweg.convert change the state"
+            )
         unknown = [k for k in saved if k not in own and k not in SCHEDULER_KEYS]
         if unknown and self.strict:
             raise ValueError(

@@ -1,16 +1,19 @@
 """The optimizers of `torch.optim`, in its own spelling, simplest first.
 
-Each constructor takes what torch's takes. `foreach` and `fused` choose among torch's
-implementations and have no effect here: there is one, and it is fused. `differentiable=True` and
-`capturable=True` are refused.
+Each constructor takes what torch's takes, and `dialect`: whose arithmetic, and whose default for every
+setting that is not given. `foreach` and `fused` choose among torch's implementations and have no effect
+here: there is one, and it is fused. `differentiable=True` and `capturable=True` are refused.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from thalweg.registry import rules
+from thalweg.dialects import DIALECTS
+from thalweg.errors import UnknownDialectError
+from thalweg.registry import get, rules
 from thalweg.rule import Rule
 from thalweg.schedules import TimeDecay
 from thalweg.torch.base import BaseOptimizer
@@ -20,17 +23,49 @@ Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tenso
 Group = Mapping[str, Any]
 
 
+class Default(float):
+    """A default of torch's; where the user gives nothing, another dialect has its own."""
+
+
+# torch's settings that a dialect may have other defaults for, as a rule's hyperparameters.
+_FIELDS = {
+    "lr": "lr",
+    "eps": "epsilon",
+    "alpha": "rho",
+    "rho": "rho",
+    "momentum_decay": "psi",
+    "initial_accumulator_value": "initial_accumulator",
+    "weight_decay": "weight_decay",
+}
+
+
 def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """A constructor's arguments as a parameter group's defaults."""
-    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+    settings = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+    missing = [k for k, v in settings.items() if isinstance(v, Default)]
+    if settings["dialect"] == "torch":
+        return settings | {k: float(settings[k]) for k in missing}
+    named = next(k for k in type(arguments["self"]).__mro__ if k.__module__ == __name__)
+    spoken = get(named.__name__, dialect=settings["dialect"])
+    return settings | {k: getattr(spoken, _FIELDS[k]) for k in missing}
 
 
 def _around(rule: Rule, group: Group) -> Rule:
-    """The rule within what torch's common settings ask for."""
+    """The rule in the group's dialect, within what torch's common settings ask for.
+
+    Keras decouples the weight decay of every rule.
+    """
+    dialect = group.get("dialect", "torch")
+    if dialect not in DIALECTS:
+        raise UnknownDialectError(dialect, DIALECTS)
+    spoken = DIALECTS[dialect].get(type(rule).__name__, {})
+    set_here = {_FIELDS[k] for k in group if k in _FIELDS}
+    rule = replace(rule, **{k: v for k, v in spoken.items() if k not in set_here})  # type: ignore[type-var]
     links: list[Treatment] = [Maximize()] if group.get("maximize") else []
-    if group.get("weight_decay"):
+    if group.get("weight_decay") and "weight_decay" not in rule.values:
         decay = float(group["weight_decay"])
-        links.append(DecoupledDecay(decay) if group.get("decoupled_weight_decay") else L2(decay))
+        decoupled = group.get("decoupled_weight_decay") or dialect == "keras"
+        links.append(DecoupledDecay(decay) if decoupled else L2(decay))
     return chain(*links, rule)
 
 
@@ -48,7 +83,7 @@ class SGD(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = Default(1e-3),
         momentum: float = 0,
         dampening: float = 0,
         weight_decay: float | Tensor = 0,
@@ -58,6 +93,7 @@ class SGD(BaseOptimizer):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -82,16 +118,17 @@ class Adagrad(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: float | Tensor = Default(1e-2),
         lr_decay: float = 0,
         weight_decay: float = 0,
-        initial_accumulator_value: float = 0,
-        eps: float = 1e-10,
+        initial_accumulator_value: float = Default(0),
+        eps: float = Default(1e-10),
         foreach: bool | None = None,
         *,
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -113,9 +150,9 @@ class RMSprop(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
+        lr: float | Tensor = Default(1e-2),
+        alpha: float = Default(0.99),
+        eps: float = Default(1e-8),
         weight_decay: float = 0,
         momentum: float = 0,
         centered: bool = False,
@@ -123,6 +160,8 @@ class RMSprop(BaseOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        *,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -146,15 +185,16 @@ class Adadelta(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
+        lr: float | Tensor = Default(1.0),
+        rho: float = Default(0.9),
+        eps: float = Default(1e-6),
         weight_decay: float = 0,
         foreach: bool | None = None,
         *,
         capturable: bool = False,
         maximize: bool = False,
         differentiable: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -171,9 +211,9 @@ class Adam(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = Default(1e-3),
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float = Default(1e-8),
         weight_decay: float = 0,
         amsgrad: bool = False,
         *,
@@ -183,6 +223,7 @@ class Adam(BaseOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -198,10 +239,10 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = Default(1e-3),
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        eps: float = Default(1e-8),
+        weight_decay: float = Default(1e-2),
         amsgrad: bool = False,
         *,
         maximize: bool = False,
@@ -209,6 +250,7 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(**_settings(locals()), params=params, decoupled_weight_decay=True)
 
@@ -221,15 +263,16 @@ class Adamax(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 2e-3,
+        lr: float | Tensor = Default(2e-3),
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float = Default(1e-8),
         weight_decay: float = 0,
         foreach: bool | None = None,
         *,
         maximize: bool = False,
         differentiable: bool = False,
         capturable: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -246,17 +289,18 @@ class NAdam(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 2e-3,
+        lr: float | Tensor = Default(2e-3),
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float = Default(1e-8),
         weight_decay: float = 0,
-        momentum_decay: float = 4e-3,
+        momentum_decay: float = Default(4e-3),
         decoupled_weight_decay: bool = False,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -273,9 +317,9 @@ class RAdam(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = Default(1e-3),
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float = Default(1e-8),
         weight_decay: float = 0,
         decoupled_weight_decay: bool = False,
         *,
@@ -283,6 +327,7 @@ class RAdam(BaseOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -299,13 +344,14 @@ class AdaBelief(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = Default(1e-3),
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-16,
+        eps: float = Default(1e-16),
         weight_decay: float = 0,
         decoupled_weight_decay: bool = True,
         *,
         maximize: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
@@ -322,19 +368,20 @@ class Adan(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = Default(1e-3),
         betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
-        eps: float = 1e-8,
+        eps: float = Default(1e-8),
         weight_decay: float = 0,
         *,
         maximize: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
     def rule_of(self, group: Group) -> Rule:
         """Adan, whose weight decay is its own."""
         rule = rules.Adan(float(group["lr"]), *group["betas"], group["eps"], group["weight_decay"])
-        return chain(Maximize(), rule) if group["maximize"] else rule
+        return _around(rule, group)
 
 
 class Lion(BaseOptimizer):
@@ -345,15 +392,15 @@ class Lion(BaseOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-4,
+        lr: float | Tensor = Default(1e-4),
         betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0,
+        weight_decay: float = Default(0),
         *,
         maximize: bool = False,
+        dialect: str = "torch",
     ) -> None:
         super().__init__(params, _settings(locals()))
 
     def rule_of(self, group: Group) -> Rule:
         """Lion, whose weight decay is its own."""
-        rule = rules.Lion(float(group["lr"]), *group["betas"], group["weight_decay"])
-        return chain(Maximize(), rule) if group["maximize"] else rule
+        return _around(rules.Lion(float(group["lr"]), *group["betas"], group["weight_decay"]), group)
