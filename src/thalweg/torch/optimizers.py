@@ -43,8 +43,6 @@ def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """A constructor's arguments as a parameter group's defaults."""
     settings = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
     missing = [k for k, v in settings.items() if isinstance(v, Default)]
-    if settings["dialect"] == "torch":
-        return settings | {k: float(settings[k]) for k in missing}
     named = next(k for k in type(arguments["self"]).__mro__ if k.__module__ == __name__)
     spoken = get(named.__name__, dialect=settings["dialect"])
     return settings | {k: getattr(spoken, _FIELDS[k]) for k in missing}
