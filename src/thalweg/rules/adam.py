@@ -1,5 +1,6 @@
 """Adam and its kin: momentum over a running size of the gradients."""
 
+from thalweg.hyperparameters import hyper
 from thalweg.ops import abs, maximum, sqrt, where
 from thalweg.rule import Rule, Scalar
 
@@ -185,7 +186,7 @@ class Adan(Rule):
 
     lr: Scalar = 1e-3
     beta_1: Scalar = 0.98
-    beta_2: Scalar = 0.92
+    beta_2: Scalar = hyper(0.92, meaning="memory of the running mean of the gradient's change")
     beta_3: Scalar = 0.99
     epsilon: Scalar = 1e-8
     weight_decay: Scalar = 0.0

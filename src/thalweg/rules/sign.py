@@ -12,8 +12,8 @@ class Lion(Rule):
     """
 
     lr: Scalar = hyper(1e-4, search=(1e-5, 1e-1))
-    beta_1: Scalar = 0.9
-    beta_2: Scalar = 0.99
+    beta_1: Scalar = hyper(0.9, meaning="share of the running mean in the direction")
+    beta_2: Scalar = hyper(0.99, meaning="memory of the running mean of gradients")
     weight_decay: Scalar = 0.0
 
     def update(self, t, g, p, m=0):
