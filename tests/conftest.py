@@ -12,7 +12,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 # Keras chooses its backend when it is imported; this one computes in float64 where it is asked to.
-os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 
 def pytest_configure(config: pytest.Config) -> None:
