@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+import thalweg
+import thalweg.numpy
+from helpers import difference, eager
 from thalweg import ops
 from thalweg.symbols import OPERATIONS, symbol
 
 array_api_strict = pytest.importorskip("array_api_strict")
 
 NUMBERS = [-math.inf, -2.5, -0.0, 0.0, 0.3, 1.0, 7.0, math.inf, math.nan]
-ONE = ["sqrt", "exp", "log", "tanh", "abs", "sign"]
+ONE = ["sqrt", "exp", "log", "tanh", "cos", "abs", "floor", "sign"]
 TWO = ["maximum", "minimum"]
 FLOAT32 = {
     "numpy": lambda x: np.asarray(x, np.float32),
@@ -111,3 +114,25 @@ def test_of_symbols_is_a_symbol(name: str) -> None:
     made = getattr(ops, name)(*arguments)
     assert made is getattr(ops, name)(*arguments)
     assert made.op == {"clip": "minimum"}.get(name, name)
+
+
+def test_cosine_and_floor_have_a_kernel_and_a_formula() -> None:
+    class Waves(thalweg.Rule, register=False):
+        lr: thalweg.Scalar = 0.1
+
+        def update(self, t: Any, g: Any, m: Any = 0) -> Any:
+            m = ops.floor(g) * m + ops.cos(3 * g)
+            return self.lr * m, m
+
+    rule = Waves()
+    gradients = [np.array([-2.5, -0.3, 0.0, 0.7, 3.0]), np.array([1.5, -1.0, 2.2, -7.9, 0.1])]
+    wanted = eager(rule, np.ones(5), gradients)
+    for dtype, tolerance in ((np.float64, 1e-15), (np.float32, 1e-6)):
+        p = np.ones(5, dtype)
+        optimizer = thalweg.numpy.Optimizer(rule)
+        for g in gradients:
+            optimizer.update(p, g.astype(dtype))
+        assert difference(p, wanted) <= tolerance
+    formula = thalweg.trace(rule).latex()
+    assert r"\lfloor g_t \rfloor" in formula
+    assert r"\cos\left(3 \, g_t\right)" in formula

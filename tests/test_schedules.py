@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 import thalweg
 import thalweg.torch
 from helpers import copies, difference, eager_torch, gradients, parameters, train
+from thalweg.printing import to_python
 from thalweg.schedules import (
     Constant,
     Cosine,
@@ -23,40 +26,82 @@ from thalweg.schedules import (
     WarmUp,
     WarmUpStableDecay,
 )
+from thalweg.symbols import OPERATIONS, symbol
 
 LATE = 10**6
 
-
-@pytest.mark.parametrize(
-    ("schedule", "values"),
-    [
-        (Constant(0.3), {1: 0.3, LATE: 0.3}),
-        (TimeDecay(0.3, 0.5), {1: 0.3, 2: 0.2, 3: 0.15}),
-        (InverseSqrt(0.6), {1: 0.6, 4: 0.3, 9: 0.2}),
-        (Step(0.8, 3, 0.5), {1: 0.8, 3: 0.8, 4: 0.4, 6: 0.4, 7: 0.2}),
-        (Step(1.0, 1), {1: 1.0, 2: 0.1, 3: 0.01}),
-        (Exponential(0.8, 0.5), {1: 0.8, 2: 0.4, 4: 0.1}),
-        (Polynomial(1.0, 4), {1: 1.0, 2: 0.75, 4: 0.25, 5: 0.0, 6: 0.0, LATE: 0.0}),
-        (Polynomial(1.0, 4, 0.2, 2.0), {1: 1.0, 2: 0.2 + 0.8 * 0.5625, 5: 0.2, LATE: 0.2}),
-        (Cosine(1.0, 4), {1: 1.0, 2: (1 + math.sqrt(0.5)) / 2, 3: 0.5, 5: 0.0, 6: 0.0, LATE: 0.0}),
-        (Cosine(1.0, 1, 0.1), {1: 1.0, 2: 0.1, 3: 0.1}),
-        (WarmUp(4, 0.8), {1: 0.2, 2: 0.4, 4: 0.8, 5: 0.8, LATE: 0.8}),
-        (WarmUp(2, Exponential(0.8, 0.5)), {1: 0.4, 2: 0.8, 3: 0.8, 4: 0.4, 5: 0.2}),
-        (WarmUp(0, Exponential(0.8, 0.5)), {1: 0.8, 2: 0.4}),
-        (WarmUp(2, WarmUp(2, 1.0)), {1: 0.25, 2: 0.5, 3: 0.5, 4: 1.0, 5: 1.0}),
-        (
-            WarmUpStableDecay(1.0, 2, 3, 4),
-            {1: 0.5, 2: 1.0, 5: 1.0, 6: 1.0, 7: 0.75, 9: 0.25, 10: 0.0, LATE: 0.0},
-        ),
-        (WarmUpStableDecay(1.0, 0, 0, 2, 0.5), {1: 1.0, 2: 0.75, 3: 0.5, 4: 0.5}),
-        (WarmUpStableDecay(1.0, 1, 1, 0, 0.5), {1: 1.0, 2: 1.0, 3: 0.5, 4: 0.5}),
-    ],
-    ids=lambda x: type(x).__name__ if callable(x) else "",
+VALUES: list[tuple[Schedule, dict[int, float]]] = [
+    (Constant(0.3), {1: 0.3, LATE: 0.3}),
+    (TimeDecay(0.3, 0.5), {1: 0.3, 2: 0.2, 3: 0.15}),
+    (InverseSqrt(0.6), {1: 0.6, 4: 0.3, 9: 0.2}),
+    (Step(0.8, 3, 0.5), {1: 0.8, 3: 0.8, 4: 0.4, 6: 0.4, 7: 0.2}),
+    (Step(1.0, 1), {1: 1.0, 2: 0.1, 3: 0.01}),
+    (Exponential(0.8, 0.5), {1: 0.8, 2: 0.4, 4: 0.1}),
+    (Polynomial(1.0, 4), {1: 1.0, 2: 0.75, 4: 0.25, 5: 0.0, 6: 0.0, LATE: 0.0}),
+    (Polynomial(1.0, 4, 0.2, 2.0), {1: 1.0, 2: 0.2 + 0.8 * 0.5625, 5: 0.2, LATE: 0.2}),
+    (Cosine(1.0, 4), {1: 1.0, 2: (1 + math.sqrt(0.5)) / 2, 3: 0.5, 5: 0.0, 6: 0.0, LATE: 0.0}),
+    (Cosine(1.0, 1, 0.1), {1: 1.0, 2: 0.1, 3: 0.1}),
+    (WarmUp(4, 0.8), {1: 0.2, 2: 0.4, 4: 0.8, 5: 0.8, LATE: 0.8}),
+    (WarmUp(2, Exponential(0.8, 0.5)), {1: 0.4, 2: 0.8, 3: 0.8, 4: 0.4, 5: 0.2}),
+    (WarmUp(0, Exponential(0.8, 0.5)), {1: 0.8, 2: 0.4}),
+    (WarmUp(2, WarmUp(2, 1.0)), {1: 0.25, 2: 0.5, 3: 0.5, 4: 1.0, 5: 1.0}),
+    (
+        WarmUpStableDecay(1.0, 2, 3, 4),
+        {1: 0.5, 2: 1.0, 5: 1.0, 6: 1.0, 7: 0.75, 9: 0.25, 10: 0.0, LATE: 0.0},
+    ),
+    (WarmUpStableDecay(1.0, 0, 0, 2, 0.5), {1: 1.0, 2: 0.75, 3: 0.5, 4: 0.5}),
+    (WarmUpStableDecay(1.0, 1, 1, 0, 0.5), {1: 1.0, 2: 1.0, 3: 0.5, 4: 0.5}),
+]
+all_values = pytest.mark.parametrize(
+    ("schedule", "values"), VALUES, ids=lambda x: type(x).__name__ if callable(x) else ""
 )
+
+
+@all_values
 def test_values(schedule: Schedule, values: dict[int, float]) -> None:
     found = {t: schedule(t) for t in values}
     assert found == pytest.approx(values, rel=1e-12, abs=1e-15)
     assert all(type(value) is float for value in found.values())
+
+
+def of_jax(t: int) -> Any:
+    return jnp.asarray(t, jnp.int64)
+
+
+@all_values
+@pytest.mark.parametrize("asarray", [np.int64, torch.tensor, of_jax], ids=["numpy", "torch", "jax"])
+def test_values_of_arrays(schedule: Schedule, values: dict[int, float], asarray: Any) -> None:
+    with jax.enable_x64(True):
+        found = {t: float(schedule(asarray(t))) for t in values}
+    rel, near_zero = (1e-6, 1e-7) if asarray is torch.tensor else (1e-12, 1e-15)  # torch divides in float32
+    assert found == pytest.approx(values, rel=rel, abs=near_zero)
+
+
+@all_values
+def test_values_under_jit_and_vmap(schedule: Schedule, values: dict[int, float]) -> None:
+    # In float32, which counts to 2^24.
+    steps = jnp.array([*values], jnp.int32)
+    for found in (jax.jit(jax.vmap(schedule))(steps), [jax.jit(schedule)(t) for t in steps]):
+        assert [float(x) for x in found] == pytest.approx([*values.values()], rel=1e-5, abs=1e-6)
+
+
+@all_values
+def test_values_of_a_symbol(schedule: Schedule, values: dict[int, float]) -> None:
+    made = schedule(symbol("t"))  # type: ignore[arg-type]
+    source = to_python(made, functions=("div", "pow"))
+    found = {t: eval(source, {**OPERATIONS, "t": t}) for t in values}
+    assert found == pytest.approx(values, rel=1e-12, abs=1e-15)
+
+
+def test_a_warm_up_asks_no_schedule_for_steps_before_its_first() -> None:
+    asked = []
+
+    def then(t: int) -> float:
+        asked.append(t)
+        return 1.0
+
+    assert [WarmUp(2, then)(t) for t in range(1, 6)] == [0.5, 1.0, 1.0, 1.0, 1.0]
+    assert asked == [1, 1, 1, 2, 3]
 
 
 @pytest.mark.parametrize("length", [-1, 1.5, "3", None])

@@ -1,17 +1,21 @@
-"""Expressions and formulas as text: Python source, and LaTeX.
+"""Expressions and formulas as text: Python source, LaTeX, and Unicode for a terminal.
 
-In LaTeX, state before a step has the index t − 1, after it t.
+In formulas, state before a step has the index t − 1, after it t.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from thalweg.symbols import Expr
+from thalweg.symbols import Expr, is_number
 
-_GREEK = {"beta", "delta", "epsilon", "eta", "gamma", "lambda", "mu", "nu", "phi", "psi", "rho", "tau"}
+_GREEK = {
+    unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda"): letter
+    for letter in "αβγδεζηθικλμνξπρστυφχψω"
+}
 _INPUT = {
     "t": "t",
     "p": r"\theta_{t-1}",
@@ -19,18 +23,21 @@ _INPUT = {
     "norm": r"\lVert g_t \rVert",
     "global_norm": r"\lVert G_t \rVert",
 }
+_PLAIN_INPUT = {"t": "t", "p": "θₜ₋₁", "g": "gₜ", "norm": "‖gₜ‖", "global_norm": "‖Gₜ‖"}
 _COMPARE = {"lt": "<", "le": r"\le", "gt": ">", "ge": r"\ge", "eq": "=", "ne": r"\ne"}
+_PLAIN_COMPARE = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
 _FUNCTION = {
     "exp": r"\exp",
     "log": r"\log",
     "tanh": r"\tanh",
+    "cos": r"\cos",
     "sign": r"\operatorname{sign}",
     "maximum": r"\max",
     "minimum": r"\min",
 }
 
 # How tightly an operation binds; an argument that binds less is put in parentheses.
-_SUM, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4
+_SUM, _FRACTION, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -109,48 +116,101 @@ def latex(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mappi
         slots: names of the state slots.
         symbols: the LaTeX symbol of each hyperparameter.
     """
-    names = _Names({*slots}, symbols)
+    names = _Names({*slots}, symbols, _INPUT, _indexed, ("_{t-1}", "_{t}"))
     formulas = [f"{names(line.name)} &= {_write(line.value, names)[0]}" for line in lines]
+    sign, step = _sign_and_size(step)
     text, rank = _write(step, names)
-    formulas.append(rf"\theta_t &= \theta_{{t-1}} - {text if rank > _SUM else _bracketed(text)}")
+    text = text if rank > _SUM or sign == "+" else _bracketed(text)
+    formulas.append(rf"\theta_t &= \theta_{{t-1}} {sign} {text}")
     return "\\begin{aligned}\n" + " \\\\\n".join(formulas) + "\n\\end{aligned}"
+
+
+def _sign_and_size(step: Any) -> tuple[str, Any]:
+    """What stands before a step to subtract, and the step: θ + b rather than θ − (−1) b."""
+    match step:
+        case Expr(op="neg", args=(size,)):
+            return "+", size
+        case Expr(op="mul", args=(factor, size)) if is_number(factor, -1):
+            return "+", size
+    return "-", step
 
 
 def _bracketed(text: str) -> str:
     return rf"\left({text}\right)"
 
 
+def unicode(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mapping[str, str]) -> str:
+    """A rule as lines of text, one a formula, equals signs below each other; the parameter's last.
+
+    Args:
+        lines: the formulas before the step, in the rule's own names.
+        step: the step to subtract.
+        slots: names of the state slots.
+        symbols: the LaTeX symbol of each hyperparameter.
+    """
+    plain = {name: plain_symbol(symbol, name) for name, symbol in symbols.items()}
+    names = _Names({*slots}, plain, _PLAIN_INPUT, plain_name, ("ₜ₋₁", "ₜ"))
+    formulas = [(names(line.name), _plainly(line.value, names)[0]) for line in lines]
+    sign, step = _sign_and_size(step)
+    text, rank = _plainly(step, names)
+    text = text if rank > _SUM or sign == "+" else f"({text})"
+    formulas.append(("θₜ", f"θₜ₋₁ {sign.replace('-', '−')} {text}"))
+    widest = max(width(name) for name, _ in formulas)
+    return "\n".join(f"{' ' * (widest - width(name))}{name} = {value}" for name, value in formulas)
+
+
+def width(text: str) -> int:
+    """How many columns a terminal gives to a line: a hat takes none."""
+    return sum(not unicodedata.combining(c) for c in text)
+
+
+def plain_symbol(symbol: str, name: str) -> str:
+    """A LaTeX symbol in Unicode, such as β₁; the name where it is more than Unicode can say."""
+    text = re.sub(r"\\mathrm\{([^{}]*)\}", r"\1", symbol).replace(r"\_", "_")
+    text = re.sub(r"\\([a-z]+)", lambda found: _GREEK.get(found[1], found[0]), text)
+    text = re.sub(r"_\{?(\d+)\}?", lambda found: found[1].translate(_SUBSCRIPT), text)
+    return name if re.search(r"[\\{}^]", text) else text
+
+
 @dataclass
 class _Names:
     slots: set[str]
     symbols: Mapping[str, str]
+    inputs: Mapping[str, str]
+    indexed: Callable[[str, str], str]
+    indices: tuple[str, str]
 
     def __call__(self, name: str) -> str:
-        if name in _INPUT:
-            return _INPUT[name]
+        before, after = self.indices
+        if name in self.inputs:
+            return self.inputs[name]
         if name in self.symbols:
             return self.symbols[name]
         if name in self.slots:
-            return _indexed(name, "t-1")
-        if name.removesuffix("_new") in self.slots:
-            return _indexed(name.removesuffix("_new"), "t")
-        return _indexed(name, "t")
+            return self.indexed(name, before)
+        name = name.removesuffix("_new")
+        if name in self.inputs:  # such as a gradient that has been clipped
+            return self.indexed(f"{'theta' if name == 'p' else name}_tilde", after)
+        if name in self.symbols:
+            symbol = self.symbols[name]
+            return f"{{{symbol}}}{after}" if "_" in symbol else f"{symbol}{after}"
+        return self.indexed(name, after)
 
 
 def _indexed(name: str, index: str) -> str:
-    r"""`m_hat` as \hat{m} with an index; `v_max` as v with a superscript."""
+    r"""`m_hat` as \hat{m} with an index, likewise a tilde; `v_max` as v with a superscript."""
     base, _, rest = name.partition("_")
     symbol = rf"\{base}" if base in _GREEK else base if len(base) == 1 else rf"\mathrm{{{base}}}"
-    if rest == "hat":
-        return rf"\hat{{{symbol}}}_{{{index}}}"
+    if rest in ("hat", "tilde"):
+        return rf"\{rest}{{{symbol}}}{index}"
     if rest == "inf":
         return rf"{symbol}_\infty"
     if re.fullmatch(r"\d+", rest):
-        return rf"{symbol}^{{({rest})}}_{{{index}}}"
+        return rf"{symbol}^{{({rest})}}{index}"
     if rest:
         words = rest.replace("_", r"\,")
-        return rf"{symbol}^{{\mathrm{{{words}}}}}_{{{index}}}"
-    return rf"{symbol}_{{{index}}}"
+        return rf"{symbol}^{{\mathrm{{{words}}}}}{index}"
+    return f"{symbol}{index}"
 
 
 def _write(x: Any, names: _Names) -> tuple[str, int]:
@@ -185,6 +245,8 @@ def _write(x: Any, names: _Names) -> tuple[str, int]:
             return rf"\sqrt{{{_write(a, names)[0]}}}", _ATOM
         case "abs", (a,):
             return rf"\lvert {_write(a, names)[0]} \rvert", _ATOM
+        case "floor", (a,):
+            return rf"\lfloor {_write(a, names)[0]} \rfloor", _ATOM
         case "where", (condition, a, b):
             parts = [_write(part, names)[0] for part in (a, condition, b)]
             cases = rf"{parts[0]} & \text{{if }} {parts[1]} \\ {parts[2]} & \text{{otherwise}}"
@@ -194,3 +256,65 @@ def _write(x: Any, names: _Names) -> tuple[str, int]:
         case op, arguments:
             inside = ", ".join(_write(a, names)[0] for a in arguments)
             return rf"{_FUNCTION[op]}\left({inside}\right)", _ATOM
+
+
+_ACCENT = {"hat": "\u0302", "tilde": "\u0303"}
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_SUPERSCRIPT = str.maketrans("0123456789t+−()", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ⁺⁻⁽⁾", " ")
+
+
+def plain_name(name: str, index: str) -> str:
+    """A name of a rule's in Unicode: `m_hat` as m̂ with an index; other words stay as they are."""
+    base, _, rest = name.partition("_")
+    symbol = _GREEK.get(base, base)
+    if rest in _ACCENT and len(symbol) == 1:
+        return unicodedata.normalize("NFC", symbol + _ACCENT[rest]) + index
+    if rest == "inf":
+        return f"{symbol}∞"
+    if rest.isdecimal():
+        return f"{symbol}{f'({rest})'.translate(_SUPERSCRIPT)}{index}"
+    return f"{symbol}{rest and '_'}{rest}{index}"
+
+
+def _plainly(x: Any, names: _Names) -> tuple[str, int]:
+    """An expression on one line, and how tightly its outermost operation binds.
+
+    A fraction binds less than a product here, so that a factor which is one gets parentheses.
+    """
+    if not isinstance(x, Expr):
+        return f"{x:g}".replace("-", "−"), _ATOM if x >= 0 else _SUM
+
+    def at_least(rank: int, argument: Any) -> str:
+        text, own = _plainly(argument, names)
+        return text if own >= rank else f"({text})"
+
+    match x.op, x.args:
+        case "symbol", _:
+            return names(x.name), _ATOM
+        case "add", (a, b):
+            return f"{at_least(_SUM, a)} + {at_least(_SUM, b)}", _SUM
+        case "sub", (a, b):
+            return f"{at_least(_SUM, a)} − {at_least(_FRACTION, b)}", _SUM
+        case "neg", (a,):
+            return f"−{at_least(_FRACTION, a)}", _SUM
+        case "mul", (a, b):
+            return f"{at_least(_PRODUCT, a)}·{at_least(_PRODUCT, b)}", _PRODUCT
+        case "div", (a, b):
+            return f"{at_least(_PRODUCT, a)} / {at_least(_POWER, b)}", _FRACTION
+        case "pow", (a, b):
+            exponent = _plainly(b, names)[0]
+            if set(exponent) <= {*map(chr, _SUPERSCRIPT)}:
+                return f"{at_least(_ATOM, a)}{exponent.translate(_SUPERSCRIPT)}", _POWER
+            return f"{at_least(_ATOM, a)}^{at_least(_ATOM, b)}", _POWER
+        case "sqrt", (a,):
+            return f"√{at_least(_ATOM, a)}", _POWER
+        case "abs", (a,):
+            return f"|{_plainly(a, names)[0]}|", _ATOM
+        case "where", (condition, a, b):
+            parts = [_plainly(part, names)[0] for part in (a, condition, b)]
+            return f"{{{parts[0]} if {parts[1]}; {parts[2]} otherwise}}", _ATOM
+        case op, (a, b) if op in _PLAIN_COMPARE:
+            return f"{at_least(_SUM, a)} {_PLAIN_COMPARE[op]} {at_least(_SUM, b)}", 0
+        case op, arguments:
+            inside = ", ".join(_plainly(a, names)[0] for a in arguments)
+            return f"{_FUNCTION[op].split('{')[-1].strip(chr(92) + '}')}({inside})", _ATOM

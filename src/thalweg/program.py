@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from thalweg.hyperparameters import Hyperparameter
-from thalweg.printing import Line, latex, to_python
+from thalweg.printing import Line, latex, to_python, unicode
 from thalweg.rule import Rule
 from thalweg.sources import cpu_source
 from thalweg.symbols import OPERATIONS, Expr, apply, intern, is_number, symbol, walk
@@ -156,8 +156,21 @@ class Program:
 
     def latex(self) -> str:
         """The rule as an `aligned` block of LaTeX."""
-        symbols = {name: h.symbol for name, h in self.hyperparameters.items()}
-        return latex(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), symbols)
+        return latex(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), self.symbols)
+
+    def unicode(self) -> str:
+        """The rule as lines of text for a terminal."""
+        return unicode(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), self.symbols)
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """The LaTeX symbol of each hyperparameter; two that share one are told apart by their names."""
+        uses = Counter(h.symbol for h in self.hyperparameters.values())
+        words = {name: name.replace("_", r"\_") for name in self.hyperparameters}
+        return {
+            name: rf"{h.symbol}_{{\mathrm{{{words[name]}}}}}" if uses[h.symbol] > 1 else h.symbol
+            for name, h in self.hyperparameters.items()
+        }
 
     def source(self, dtype: str = "float32") -> str:
         """Source of the CPU kernel for parameters, gradients and state of one dtype."""
@@ -229,7 +242,11 @@ def _trace(rule: Rule) -> Program:
         [step_fast, *new_fast], stage, {fast(e): n for e, n in names.items()}, taken
     )
     writes = dict(zip(new, new_refs, strict=True))
-    formulas, (formulas_step, *_) = _schedule(roots, None, names, taken)
+    formulas, (formulas_step, *formula_refs) = _schedule(roots, None, names, taken)
+    shown = [line for line, _ in formulas]
+    for slot, value in zip(new, formula_refs, strict=True):
+        if not any(line.name == f"{slot}_new" for line in shown):  # returned without a name, or under another
+            shown.append(Line(f"{slot}_new", value))
     return Program(
         rule=rule,
         scalars=tuple(ln for ln, st in lines if st == "scalar"),
@@ -238,7 +255,7 @@ def _trace(rule: Rule) -> Program:
         step=step_ref,
         slots={k: v for k, v in writes.items() if k not in scalar},
         scalar_slots={k: v for k, v in writes.items() if k in scalar},
-        formulas=tuple(ln for ln, _ in formulas),
+        formulas=tuple(shown),
         formulas_step=formulas_step,
     )
 

@@ -3,18 +3,29 @@
 A schedule is any callable of `t`, the number of the step about to be taken, **counted from 1** as
 in a rule. The formulas below are in `k = t − 1`, the steps already taken, **counted from 0**, so
 that the first step has the initial value. Each works wherever a number does: `Adam(lr=Cosine(1e-3, 10_000))`.
+
+They are written with `thalweg.ops` and without branches on `t`, so `t` may also be an array or a symbol:
+a library that compiles whole training steps (JAX under `jit`) traces them like the rule itself.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from thalweg.ops import cos, floor, maximum, minimum, sqrt, where
 
 Schedule = Callable[[int], float]
+
+# The number of a step, and a schedule's value there: numbers, or arrays or symbols alike.
+Count: TypeAlias = Any
+Value: TypeAlias = Any
 
 __all__ = [
     "Constant",
     "Cosine",
     "Exponential",
+    "Formula",
     "InverseSqrt",
     "Polynomial",
     "Schedule",
@@ -25,12 +36,13 @@ __all__ = [
 ]
 
 
-class _Lengths:
-    """Checks that every length in steps is a whole number from `at_least`."""
+class Formula:
+    """A schedule of this module. It counts from 1 wherever it is used."""
 
     at_least = 1
 
     def __post_init__(self) -> None:
+        """Check that every length in steps is a whole number from `at_least`."""
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if field.type is int and not (isinstance(value, int) and value >= self.at_least):
@@ -41,61 +53,61 @@ class _Lengths:
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Formula):
     """The same value at every step."""
 
     value: float
 
-    def __call__(self, t: int) -> float:
+    def __call__(self, t: Count) -> Value:
         return self.value
 
 
 @dataclass(frozen=True)
-class TimeDecay:
+class TimeDecay(Formula):
     """initial / (1 + decay·k): `decay` of Keras 2 and `lr_decay` of torch's Adagrad."""
 
     initial: float
     decay: float
 
-    def __call__(self, t: int) -> float:
+    def __call__(self, t: Count) -> Value:
         return self.initial / (1 + self.decay * (t - 1))
 
 
 @dataclass(frozen=True)
-class InverseSqrt:
+class InverseSqrt(Formula):
     """initial / √(k + 1): the rate under which Adagrad's and AMSGrad's regret bounds are stated."""
 
     initial: float
 
-    def __call__(self, t: int) -> float:
-        return self.initial / math.sqrt(t)
+    def __call__(self, t: Count) -> Value:
+        return self.initial / sqrt(t)
 
 
 @dataclass(frozen=True)
-class Step(_Lengths):
+class Step(Formula):
     """initial · factor^⌊k / every⌋: a drop each `every` steps."""
 
     initial: float
     every: int
     factor: float = 0.1
 
-    def __call__(self, t: int) -> float:
-        return self.initial * self.factor ** ((t - 1) // self.every)
+    def __call__(self, t: Count) -> Value:
+        return self.initial * self.factor ** floor((t - 1) / self.every)
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Formula):
     """initial · factor^k."""
 
     initial: float
     factor: float
 
-    def __call__(self, t: int) -> float:
-        return float(self.initial * self.factor ** (t - 1))
+    def __call__(self, t: Count) -> Value:
+        return self.initial * self.factor ** (t - 1)
 
 
 @dataclass(frozen=True)
-class Polynomial(_Lengths):
+class Polynomial(Formula):
     """From `initial` to `final` in `steps` steps along (1 − k/steps)^power, `final` afterwards."""
 
     initial: float
@@ -103,13 +115,13 @@ class Polynomial(_Lengths):
     final: float = 0.0
     power: float = 1.0
 
-    def __call__(self, t: int) -> float:
-        left = 1 - min(t - 1, self.steps) / self.steps
-        return float(self.final + (self.initial - self.final) * left**self.power)
+    def __call__(self, t: Count) -> Value:
+        left = 1 - minimum((t - 1) / self.steps, 1.0)
+        return self.final + (self.initial - self.final) * left**self.power
 
 
 @dataclass(frozen=True)
-class Cosine(_Lengths):
+class Cosine(Formula):
     """From `initial` to `final` in `steps` steps along half a cosine, `final` afterwards.
 
     Loshchilov & Hutter 2017, equation 5 without restarts, https://arxiv.org/abs/1608.03983
@@ -119,13 +131,13 @@ class Cosine(_Lengths):
     steps: int
     final: float = 0.0
 
-    def __call__(self, t: int) -> float:
-        done = min(t - 1, self.steps) / self.steps
-        return self.final + (self.initial - self.final) * (1 + math.cos(math.pi * done)) / 2
+    def __call__(self, t: Count) -> Value:
+        done = minimum((t - 1) / self.steps, 1.0)
+        return self.final + (self.initial - self.final) * (1 + cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)
-class WarmUp(_Lengths):
+class WarmUp(Formula):
     """A linear rise over `steps` steps in front of any schedule, which starts after it.
 
     At step t ≤ steps: t/steps of the schedule's first value, so the first step already moves;
@@ -136,17 +148,13 @@ class WarmUp(_Lengths):
     then: float | Schedule
     at_least = 0
 
-    def __call__(self, t: int) -> float:
-        if t <= self.steps:
-            return t / self.steps * self._after(1)
-        return self._after(t - self.steps)
-
-    def _after(self, t: int) -> float:
-        return self.then(t) if callable(self.then) else self.then
+    def __call__(self, t: Count) -> Value:
+        after = self.then(maximum(t - self.steps, 1)) if callable(self.then) else self.then
+        return minimum(t / self.steps, 1.0) * after if self.steps else after
 
 
 @dataclass(frozen=True)
-class WarmUpStableDecay(_Lengths):
+class WarmUpStableDecay(Formula):
     """A linear rise, a plateau at `peak`, then a linear fall to `final`.
 
     Hu et al. 2024 (MiniCPM), section 4, https://arxiv.org/abs/2404.06395
@@ -164,10 +172,9 @@ class WarmUpStableDecay(_Lengths):
     final: float = 0.0
     at_least = 0
 
-    def __call__(self, t: int) -> float:
-        if t <= self.warm_up:
-            return t / self.warm_up * self.peak
-        k = t - 1 - self.warm_up - self.stable
-        if k < 0:
-            return self.peak
-        return Polynomial(self.peak, self.decay, self.final)(k + 1) if self.decay else self.final
+    def __call__(self, t: Count) -> Value:
+        return WarmUp(self.warm_up, self._after_warm_up)(t)
+
+    def _after_warm_up(self, t: Count) -> Value:
+        fall = Polynomial(self.peak, self.decay, self.final)(t - self.stable) if self.decay else self.final
+        return where(t > self.stable, fall, self.peak)

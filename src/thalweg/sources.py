@@ -13,7 +13,8 @@ from thalweg.symbols import walk
 
 # Bytes that an entry takes.
 DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-_FROM_MATH = ("exp", "log", "pow", "sqrt", "tanh")
+_FROM_MATH = ("cos", "exp", "log", "pow", "sqrt", "tanh")
+_FROM_NUMPY = ("floor",)  # that of math gives an integer
 _FROM_MEMORY = ("maximum", "minimum", "sign")
 
 
@@ -86,6 +87,8 @@ def cpu_source(program: Traced, dtypes: tuple[str, ...]) -> str:
     ]
     if math := sorted(used & set(_FROM_MATH)):
         lines += [f"from math import {', '.join(math)}", ""]
+    if numpy := sorted(used & set(_FROM_NUMPY)):
+        lines += [f"from numpy import {', '.join(numpy)}", ""]
     imported = sorted({real, "kernel", "stream"} | (used & set(_FROM_MEMORY)))
     lines += [f"from thalweg.kernels.memory import {', '.join(imported)}", ""]
     for index, (name, dtype) in enumerate(streams.items()):

@@ -49,6 +49,14 @@ def _exp(x: float) -> float:
         return math.inf
 
 
+def _cos(x: float) -> float:
+    return math.cos(x) if math.isfinite(x) else math.nan
+
+
+def _floor(x: float) -> float:
+    return float(math.floor(x)) if math.isfinite(x) else x
+
+
 def _maximum(a: float, b: float) -> float:
     return a if a >= b or a != a else b
 
@@ -82,7 +90,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "exp": _exp,
     "log": _log,
     "tanh": math.tanh,
+    "cos": _cos,
     "abs": abs,
+    "floor": _floor,
     "sign": _sign,
     "maximum": _maximum,
     "minimum": _minimum,
@@ -239,10 +249,7 @@ def _function(op: str) -> Callable[..., Any]:
 
 _namespace = ModuleType("thalweg.symbols.functions")
 vars(_namespace).update(
-    {
-        name: _function(name)
-        for name in ("sqrt", "exp", "log", "tanh", "abs", "sign", "maximum", "minimum", "where")
-    },
+    {name: _function(name) for name in OPERATIONS},
     full_like=lambda _, number: number,
     asarray=lambda number: number,
 )
