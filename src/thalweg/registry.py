@@ -56,7 +56,7 @@ def get(name: str, *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
 
     Args:
         name: as in `rules()`, in any spelling ("ada_grad", "NAdam").
-        dialect: whose arithmetic and defaults: "paper", "torch" or "keras".
+        dialect: whose arithmetic and defaults: "paper", "torch", "keras", "tf1" or "optax".
         hyperparameters: values other than the dialect's; spellings such as `beta1`, `eps` and
             `learning_rate` are understood.
 
