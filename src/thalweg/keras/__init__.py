@@ -1,0 +1,94 @@
+"""Thalweg's rules as optimizers of Keras 3, on its torch, JAX and TensorFlow back ends.
+
+Replace `keras.optimizers` by `thalweg.keras`: names, signatures, defaults, arithmetic and the layout of
+saved state are Keras's. Course code for older Keras runs too: `lr`, `decay` and `epsilon=None` mean what
+they did. Every registered rule is here under its own name, and `Optimizer(rule)` runs any rule,
+treatments and schedules included.
+
+    from thalweg import keras as optimizers
+
+    model.compile(optimizer=optimizers.SGD(lr=0.01, decay=1e-6, momentum=0.9, nesterov=True), loss="mse")
+"""
+
+from typing import Any
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    if error.name != "keras":
+        raise  # Keras is there, its back end is not: Keras says which
+    raise ImportError("thalweg.keras needs Keras 3: pip install 'thalweg[keras]'") from error
+
+from thalweg.errors import UnknownRuleError
+from thalweg.keras.named import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    Nadam,
+    Named,
+    Optimizer,
+    RMSprop,
+    class_of,
+)
+from thalweg.registry import find, rules
+from thalweg.rule import Rule
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "get",
+]
+
+for _name in rules():
+    class_of(find(_name))  # from here on Keras knows it by the string "thalweg>Class"
+
+
+def get(identifier: Any) -> Any:
+    """An optimizer with default settings by name, such as "sgd"; as `keras.optimizers.get`.
+
+    Args:
+        identifier: a name in any spelling, a rule, a configuration as `keras.optimizers.serialize` writes
+            it (one of Keras's own makes ours of that name), or an optimizer, which is returned as it is.
+
+    Raises:
+        UnknownRuleError: no rule has the name; the message names the nearest.
+        ValueError: it is none of these.
+    """
+    if isinstance(identifier, Rule):
+        return Optimizer(identifier)
+    if isinstance(identifier, str):
+        return _class(identifier)()
+    if isinstance(identifier, dict):
+        try:
+            kind = _class(identifier["class_name"])
+        except UnknownRuleError:
+            return keras.optimizers.get(identifier)
+        return kind.from_config(dict(identifier.get("config") or {}))
+    return keras.optimizers.get(identifier)
+
+
+def _class(name: str) -> type[Named]:
+    return class_of(find(name.removeprefix("thalweg>")))
+
+
+def __getattr__(name: str) -> type[Named]:
+    try:
+        return _class(name)
+    except UnknownRuleError as error:
+        raise AttributeError(f"module 'thalweg.keras': {error}") from None
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(class_of(find(name)).__name__ for name in rules())]

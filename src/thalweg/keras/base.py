@@ -1,0 +1,325 @@
+"""One Keras optimizer for every rule, on the operations of any back end.
+
+Keras's own machinery stays in charge: iterations, learning rates, gradient accumulation, averages of
+weights, distribution. What is replaced is the step; clipping and weight decay are part of it, as
+treatments of the rule.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from thalweg.errors import UnknownHyperparameterError
+from thalweg.keras.loading import check_state
+from thalweg.keras.scheduled import NAMESPACE, is_traced, learning_rate, value_at
+from thalweg.program import Program, trace
+from thalweg.rule import Rule
+from thalweg.treatments import (
+    Chain,
+    ClipByGlobalNorm,
+    ClipByNorm,
+    ClipByValue,
+    Treatment,
+    chain,
+)
+
+# Keras's keywords that every optimizer takes besides the learning rate, in Keras's order.
+OPTIONS: dict[str, Any] = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "clipvalue": None,
+    "global_clipnorm": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+    "name": None,
+}
+# The hyperparameters that are zero for a variable which weight decay spares.
+DECAYS = ("weight_decay", "l2")
+_TREATED_BY = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm")
+
+
+# What weight decay is, at a given strength.
+Decay = Callable[[float], Treatment]
+
+
+@dataclass
+class Own:
+    """What an optimizer keeps besides Keras's own attributes, out of the sight of Keras's tracking.
+
+    Attributes:
+        rule: the rule without the treatments that Keras's options ask for.
+        decay: what weight decay does where the rule has none of its own.
+        settings: the settings that `treated` was made from.
+        treated: the rule within its treatments.
+        slots: the variables of each slot, one for each trainable variable (None where it has none).
+        scalars: the variable of each slot that is one number.
+        moment: what all variables share during one step.
+        plans: what the torch back end prepared.
+        named: the settings of an optimizer that has a rule's name.
+    """
+
+    rule: Rule
+    decay: Decay
+    settings: tuple[Any, ...] = ()
+    treated: Rule | None = None
+    slots: dict[str, list[Any]] = field(default_factory=dict)
+    scalars: dict[str, Any] = field(default_factory=dict)
+    moment: "Moment | None" = None
+    plans: dict[Any, Any] = field(default_factory=dict)
+    named: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Moment:
+    """What all variables share during one step: numbers or tensors of no dimension."""
+
+    program: Program
+    t: Any
+    values: dict[str, Any]
+    scalars: dict[str, Any]
+    global_norm: Any
+
+
+class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """A rule as a Keras optimizer whose step is made of the back end's operations.
+
+    Attributes:
+        layout: the slots in the order of their variables: of the groups one after the other; within a
+            group, variable by variable. Each slot with its variables' name. Where it is empty, all slots
+            are one group under their own names.
+    """
+
+    layout: ClassVar[Sequence[Mapping[str, str]]] = ()
+
+    def __init__(self, rule: Rule, rate: Any, decay: Decay, /, **options: Any) -> None:
+        for option in options:
+            if option not in OPTIONS:
+                known = ("learning_rate", *OPTIONS)
+                raise UnknownHyperparameterError(type(self).__name__, option, known)
+        if rate is None:
+            rate = rule.values.get("lr", 1.0)
+        if "lr" in rule.values:  # the learning rate is Keras's from here on; a number is checked once
+            rule = rule.replaced(lr=0.0 if callable(rate) else rate)
+        super().__init__(learning_rate=learning_rate(rate), **options)
+        self._own = Own(rule, decay)
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, without what Keras's options add; `learning_rate` holds its learning rate."""
+        return self._own.rule
+
+    def _replace(self, rule: Rule) -> None:
+        """Go on with another rule of the same form."""
+        if self.built and trace(rule) is not trace(self._own.rule):
+            raise ValueError(
+                f"{type(self).__name__}: this changes the form of the rule, which is settled once the "
+                "optimizer has state; make a new optimizer"
+            )
+        self._own.rule = rule
+
+    def _treated(self) -> Rule:
+        """The rule within the treatments that Keras's options ask for."""
+        own = self._own
+        settings = (own.rule, *(getattr(self, option) for option in _TREATED_BY))
+        if own.treated is None or settings != own.settings:
+            own.settings, own.treated = settings, self._around(own.rule)
+            own.plans.clear()
+        return own.treated
+
+    def _around(self, rule: Rule) -> Rule:
+        links: list[Treatment] = []
+        if self.clipnorm:
+            links.append(ClipByNorm(self.clipnorm))
+        elif self.global_clipnorm:
+            links.append(ClipByGlobalNorm(self.global_clipnorm))
+        elif self.clipvalue:
+            links.append(ClipByValue(self.clipvalue))
+        if self.weight_decay is not None:
+            if "weight_decay" in rule.hyperparameters:
+                rule = rule.replaced(weight_decay=self.weight_decay)
+            else:
+                links.append(self._own.decay(self.weight_decay))
+        return chain(*links, *rule.treatments, rule.rule) if isinstance(rule, Chain) else chain(*links, rule)
+
+    # -- variables -------------------------------------------------------------------------------
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Create the variables of the optimizer's state."""
+        if self.built:
+            return
+        super().build(variables)
+        own = self._own
+        program, initial = trace(own.rule), own.rule.initial_state()
+        for group in self.layout or [{slot: slot for slot in program.slots}]:
+            slots = {slot: name for slot, name in group.items() if slot in program.slots}
+            if slots:
+                start = [_full(initial[slot]) for slot in slots]
+                found = self.add_optimizer_variables(variables, list(slots.values()), start)
+                own.slots.update(zip(slots, found, strict=True))
+        dtype = keras.backend.standardize_dtype(variables[0].dtype) if variables else keras.config.floatx()
+        for slot in program.scalar_slots:
+            own.scalars[slot] = self.add_variable(
+                (), _full(initial[slot]), dtype, "only_first_replica", name=slot
+            )
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        """Let these variables, or those in whose name one of these words occurs, not decay."""
+        super().exclude_from_weight_decay(var_list, var_names)
+        self._own.plans.clear()
+
+    # -- the step --------------------------------------------------------------------------------
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Take one step; none where the rule skips gradients that are not finite and one is."""
+        if not self._own.rule.guarded:
+            super().apply(grads, trainable_variables)
+            return
+        grads = list(grads)
+        finite = ops.all(ops.stack([ops.all(ops.isfinite(_dense(g))) for g in grads if g is not None]))
+        if not is_traced(finite):
+            if finite:
+                super().apply(grads, trainable_variables)
+            return
+        if not self.built:
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))
+        variables = [*self._trainable_variables, *self.variables]
+        before = [ops.copy(ops.convert_to_tensor(v)) for v in variables]
+        super().apply(grads, trainable_variables)
+        for v, old in zip(variables, before, strict=True):
+            v.assign(ops.where(finite, ops.convert_to_tensor(v), old))
+
+    def _clip_gradients(self, grads: Any) -> Any:
+        return grads  # the rule's treatments do
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        pass  # the rule's treatments do
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        own, rule = self._own, self._treated()
+        program = trace(rule)
+        grads = [_dense(g) for g in grads]
+        norms = {"norm", "global_norm"} & {*rule.inputs}
+        if norms and getattr(self, "_distribution_strategy", None) is not None:
+            replicas = self._distribution_strategy.num_replicas_in_sync
+            if replicas > 1:
+                raise ValueError(
+                    f"{type(self).__name__}: clipping by norm needs the whole gradient, which none of "
+                    f"{replicas} replicas has; clip by value, or train on one replica"
+                )
+        squares = [ops.sum(ops.square(_wide(g))) for g in grads] if "global_norm" in norms else []
+        t = ops.convert_to_tensor(self.iterations) + 1
+        values = {k: value_at(v, t) if callable(v) else v for k, v in rule.values.items()}
+        own.moment = Moment(
+            program,
+            t,
+            {**values, "lr": learning_rate} if "lr" in values else values,
+            {slot: ops.convert_to_tensor(v) for slot, v in own.scalars.items()},
+            ops.sqrt(ops.sum(ops.stack(squares))) if squares else None,
+        )
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        if own.scalars:
+            nothing = dict.fromkeys((*program.slots, "g", "p", "norm"), 0.0)
+            first = next(iter(own.scalars.values()))
+            new = self._call(_wide_name(first.dtype), **nothing)[1 + len(program.slots) :]
+            for variable, value in zip(own.scalars.values(), new, strict=True):
+                self.assign(variable, value)
+        own.moment = None
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable and its slots."""
+        own, dtype = self._own, keras.backend.standardize_dtype(variable.dtype)
+        index, wide = self._get_variable_index(variable), _wide_name(dtype)
+        slots = {slot: of_slot[index] for slot, of_slot in own.slots.items()}
+        given = {"g": gradient, "p": variable, **slots}
+        arrays = {name: ops.cast(x, wide) for name, x in given.items()}
+        arrays["norm"] = None
+        assert own.treated is not None
+        if "norm" in own.treated.inputs:
+            arrays["norm"] = ops.sqrt(ops.sum(ops.square(arrays["g"])))
+        step, *new = self._call(wide, **arrays, **self._spared(variable))
+        if wide == dtype:
+            self.assign_sub(variable, step)
+        else:
+            self.assign(variable, arrays["p"] - step)
+        for slot, value in zip(own.moment.program.slots, new, strict=False):  # type: ignore[union-attr]
+            self.assign(slots[slot], value)
+
+    def _call(self, dtype: str, **arrays: Any) -> tuple[Any, ...]:
+        """The program's step, in floats of one type."""
+        moment = self._own.moment
+        assert moment is not None
+        shared = {"t": moment.t, "global_norm": moment.global_norm, **moment.scalars, **moment.values}
+        known = {k: x if _is_number(x) else ops.cast(x, dtype) for k, x in shared.items()}
+        result = _function(moment.program)(**{**known, **arrays})
+        return result if isinstance(result, tuple) else (result,)
+
+    def _spared(self, variable: Any) -> dict[str, float]:
+        """No decay for a variable that is excluded from it."""
+        decays = [name for name in DECAYS if name in self._treated().hyperparameters]
+        return dict.fromkeys(decays, 0.0) if decays and not self._use_weight_decay(variable) else {}
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what `save_own_variables` of this optimizer or of its Keras namesake wrote.
+
+        Raises:
+            ValueError: it does not fit; nothing has been changed.
+        """
+        if not store.keys():
+            super().load_own_variables(store)  # the file holds no state: Keras says so
+            return
+        check_state(self, store)
+        for i, variable in enumerate(self.variables):
+            variable.assign(store[str(i)])
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the values of all of the optimizer's variables.
+
+        Raises:
+            ValueError: they are too few, too many, or of other shapes; nothing has been changed.
+        """
+        check_state(self, {str(i): w for i, w in enumerate(weights)})
+        super().set_weights(weights)
+
+
+@cache
+def _function(program: Program) -> Any:
+    return program.array_function(NAMESPACE)
+
+
+def _dense(grad: Any) -> Any:
+    """A gradient as a tensor, in which a row that was not touched is zero."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(grad)
+    if getattr(grad, "is_sparse", False):  # torch's
+        return grad.to_dense()
+    return ops.convert_to_tensor(grad, sparse=False)
+
+
+def _full(value: float) -> Callable[..., Any]:
+    """An initializer; Keras's own rounds to float32 on TensorFlow."""
+    return lambda shape, dtype: ops.full(shape, value, dtype)
+
+
+def _wide_name(dtype: Any) -> str:
+    name: str = keras.backend.standardize_dtype(dtype)
+    return "float32" if name in ("float16", "bfloat16") else name
+
+
+def _wide(x: Any) -> Any:
+    return ops.cast(x, _wide_name(x.dtype))
+
+
+def _is_number(x: Any) -> bool:
+    return x is None or isinstance(x, int | float)
