@@ -1,0 +1,314 @@
+"""A rule as a gradient transformation: pure functions that lift it from one entry to any tree of arrays."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from thalweg import registry
+from thalweg.errors import UnknownHyperparameterError
+from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
+from thalweg.program import Program, trace
+from thalweg.rule import Rule
+
+Tree: TypeAlias = Any
+Value: TypeAlias = float | jax.Array | Callable[[Any], Any]
+Mask: TypeAlias = Tree | Callable[[Tree], Tree] | None
+
+
+class InitUpdate(NamedTuple):
+    """An optimizer: `init(params)` makes its state, `update(grads, state, params)` takes a step."""
+
+    init: Callable[[Tree], Tree]
+    update: Callable[..., tuple[Tree, Tree]]
+
+
+try:
+    from optax import GradientTransformationExtraArgs as _Transformation
+except ImportError:
+    _Transformation = InitUpdate
+GradientTransformation: TypeAlias = _Transformation
+
+
+class State(NamedTuple):
+    """All that an optimizer carries from step to step.
+
+    Attributes:
+        count: number of steps taken, int32.
+        hyperparameters: the value of each that was given as a number, by its name in Thalweg.
+        slots: each state slot: a tree like the parameters.
+        scalars: each slot that is one number for the whole model.
+    """
+
+    count: jax.Array  # type: ignore[assignment]
+    hyperparameters: dict[str, jax.Array]
+    slots: dict[str, Tree]
+    scalars: dict[str, jax.Array]
+
+
+def optimizer(rule: Rule) -> GradientTransformation:
+    """A gradient transformation from a rule, within treatments or not: `optimizer(chain(L2(1e-4), Adam()))`.
+
+    Its schedules are called with the number of the step, from 1.
+
+    Raises:
+        TypeError: `rule` is not a rule.
+    """
+    return transformation(rule)
+
+
+def get(name: str, *, dialect: str = "optax", **hyperparameters: Value) -> GradientTransformation:
+    """Any registered rule by its own name and hyperparameters: `get("momentum", lr=0.1)`.
+
+    Args:
+        name: as `thalweg.get` takes it.
+        dialect: whose arithmetic and defaults.
+        hyperparameters: values other than the dialect's; schedules count from 1.
+
+    Raises:
+        UnknownRuleError, UnknownDialectError, UnknownHyperparameterError: naming the nearest name.
+        TypeError, ValueError: a value of the wrong type, outside its range, or given twice.
+    """
+    values = {k: constant(v) if isinstance(v, jax.Array) else v for k, v in hyperparameters.items()}
+    return transformation(registry.get(name, dialect=dialect, **values))
+
+
+def constant(value: Any) -> Callable[[Any], Any]:
+    """The schedule that is that value at every step."""
+    return lambda t: value
+
+
+def with_hyperparameters(state: Tree, **values: float | jax.Array) -> Tree:
+    """A state with some hyperparameters changed; nothing is recompiled.
+
+    Args:
+        state: a `State`, or a tree that holds some, as `optax.chain` makes it: all with that name change.
+        values: numbers by the names in `State.hyperparameters`; where the state was made under `jax.vmap`,
+            one number for all, or an array with one for each.
+
+    Raises:
+        UnknownHyperparameterError: no state has it; schedules and arrays given to the optimizer are in none.
+        ValueError: a value outside its admissible range, or of another shape.
+    """
+    states = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
+    known = sorted({name for s in states for name in s.hyperparameters})
+    for name, value in values.items():
+        if name not in known:
+            raise UnknownHyperparameterError("the optimizer's state", name, known)
+        _check_range(name, value)
+
+    def changed(s: Tree) -> Tree:
+        if not _is_state(s):
+            return s
+        new = {k: _in_place_of(old, values[k], k) for k, old in s.hyperparameters.items() if k in values}
+        return s._replace(hyperparameters=s.hyperparameters | new)
+
+    return jax.tree.map(changed, state, is_leaf=_is_state)
+
+
+def _is_state(x: Any) -> bool:
+    return isinstance(x, State)
+
+
+def _check_range(name: str, value: Any) -> None:
+    """Refuse what no rule admits, where the value is known."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    about = HYPERPARAMETERS.get(name, Hyperparameter())
+    for x in jnp.ravel(jnp.asarray(value)).tolist():
+        if not about.admits(x):
+            raise ValueError(f"{name} must lie in {about.range}, got {x!r}")
+
+
+def _in_place_of(old: Any, value: Any, name: str) -> jax.Array:
+    shape = jnp.shape(old)
+    if jnp.shape(value) not in ((), shape):
+        raise ValueError(
+            f"{name} has shape {jnp.shape(value)} where the state has {shape}; "
+            "for several values at once make several states with jax.vmap"
+        )
+    return jnp.broadcast_to(jnp.asarray(value, jnp.result_type(old)), shape)
+
+
+# The count stays there.
+_LAST = 2**31 - 1
+
+# What programs call by the names of `thalweg.ops`; arithmetic is left to operators.
+_FUNCTIONS = {
+    name: getattr(jnp, name)
+    for name in ("abs", "cos", "exp", "floor", "log", "maximum", "minimum", "sign", "sqrt", "tanh", "where")
+}
+
+
+@cache
+def _step_of(program: Program) -> Callable[..., tuple[jax.Array, dict[str, Any], dict[str, Any]]]:
+    """One step of one array: the update to add, the new slots, the new scalar slots.
+
+    It is compiled on its own where `update` runs outside `jit`, and else traced once for each shape.
+    """
+    function = program.array_function(_FUNCTIONS)
+
+    def step(
+        g: Any, slots: Any, scalars: Any, values: Any, t: Any, p: Any, norm: Any, global_norm: Any
+    ) -> Any:
+        inputs = {"t": t, "g": g, "p": p, "norm": norm, "global_norm": global_norm}
+        dtype = _computed_in((g, p, slots))
+        in_dtype = jax.tree.map(lambda x: jnp.asarray(x, dtype), {**inputs, **slots, **scalars, **values})
+        change, *new = function(**in_dtype)
+
+        def stored_as(old: Any, x: Any) -> jax.Array:
+            return jnp.broadcast_to(jnp.asarray(x, old.dtype), old.shape)
+
+        new_slots = {slot: stored_as(slots[slot], new.pop(0)) for slot in program.slots}
+        return stored_as(g, -change), new_slots, dict(zip(program.scalar_slots, new, strict=True))
+
+    return jax.jit(step, inline=True)
+
+
+def _computed_in(tree: Tree) -> Any:
+    """float64 where a leaf is, else float32."""
+    wide = any(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(tree))
+    return jnp.float64 if wide else jnp.float32
+
+
+def transformation(
+    rule: Rule, dtypes: Mapping[str, Any] | None = None, decay_mask: Mask = None
+) -> GradientTransformation:
+    """See `optimizer`.
+
+    Args:
+        rule: the rule.
+        dtypes: of slots that are not kept in the parameters' own, by name.
+        decay_mask: which parameters decay, where not all do: a tree of booleans or a prefix of it, or what
+            makes one from a tree like the parameters.
+    """
+    if not isinstance(rule, Rule):
+        raise TypeError(f"optimizer takes a rule, such as thalweg.get('adam'); got {rule!r}")
+    lifted = _Lifted(rule, dtypes or {}, decay_mask)
+    return GradientTransformation(lifted.init, lifted.update)
+
+
+class _Lifted:
+    """A rule on trees; see `transformation`."""
+
+    def __init__(self, rule: Rule, dtypes: Mapping[str, Any], decay_mask: Mask) -> None:
+        self.rule, self.dtypes, self.decay_mask = rule, dtypes, decay_mask
+        self.program = trace(rule)
+        self.step = _step_of(self.program)
+        self.numbers = {name: value for name, value in rule.values.items() if not callable(value)}
+        self.schedules = {name: value for name, value in rule.values.items() if callable(value)}
+
+    def init(self, params: Tree) -> State:
+        """The state before the first step."""
+        for path, p in jax.tree_util.tree_leaves_with_path(params):
+            if not jnp.issubdtype(jnp.result_type(p), jnp.floating):
+                raise TypeError(
+                    f"params{jax.tree_util.keystr(path)} is {jnp.result_type(p)}; "
+                    f"{self.rule.name} updates real floating-point parameters, others are to be masked"
+                )
+        dtype = _computed_in(params)
+        values = self.numbers | self.scheduled(1, dtype)
+        initial = {slot: values[x] if isinstance(x, str) else x for slot, x in self.rule.slots.items()}
+
+        def filled(slot: str) -> Tree:
+            def like(p: Any) -> jax.Array:
+                return jnp.full_like(p, initial[slot], dtype=self.dtypes.get(slot) or jnp.result_type(p))
+
+            return jax.tree.map(like, params)
+
+        return State(
+            count=jnp.zeros((), jnp.int32),
+            hyperparameters={name: jnp.asarray(value, dtype) for name, value in self.numbers.items()},
+            slots={slot: filled(slot) for slot in self.program.slots},
+            scalars={slot: jnp.asarray(initial[slot], dtype) for slot in self.program.scalar_slots},
+        )
+
+    def update(self, updates: Tree, state: State, params: Tree = None, **_: Any) -> tuple[Tree, State]:
+        """What to add to the parameters, and the new state.
+
+        Args:
+            updates: the gradients: a tree like the parameters.
+            state: what `init` or the step before made.
+            params: the parameters, where the rule asks for them.
+            _: what other transformations of a chain take.
+        """
+        self._check(state)
+        needs_p = "p" in self.rule.inputs
+        if params is None and needs_p:
+            raise ValueError(f"{self.rule.name} needs the parameters: update(grads, state, params)")
+        leaves, tree = _flatten(updates)
+        grads = [jnp.asarray(g) for g in leaves]
+        ps = tree.flatten_up_to(params) if needs_p else [None] * len(grads)
+        slots = {slot: tree.flatten_up_to(values) for slot, values in state.slots.items()}
+        dtype = _computed_in((grads, ps, slots))
+
+        count = jnp.asarray(state.count)
+        t = jnp.where(count < _LAST, count + 1, count)
+        # A Python number, put there by hand, becomes what the state had.
+        held = {name: jnp.asarray(x, jnp.result_type(x)) for name, x in state.hyperparameters.items()}
+        values = held | self.scheduled(t, dtype)
+        undecayed = values | {name: 0.0 for name in ("weight_decay", "l2") if name in values}
+        norms, global_norm = self._norms(grads, dtype)
+
+        changes, new_slots = [], []
+        for i, decays in enumerate(self._decays(updates, tree)):
+            own = {slot: arrays[i] for slot, arrays in slots.items()}
+            chosen = values if decays else undecayed
+            made = self.step(grads[i], own, state.scalars, chosen, t, ps[i], norms[i], global_norm)
+            changes.append(made[0])
+            new_slots.append(made[1])
+        scalars = state.scalars
+        if scalars:  # once for the model, at an entry of zeros: they depend on none
+            zero = jnp.zeros((), dtype)
+            at_zero = dict.fromkeys(slots, zero)
+            next_scalars = self.step(zero, at_zero, scalars, values, t, zero, zero, global_norm)[2]
+            scalars = {slot: jnp.asarray(x, scalars[slot].dtype) for slot, x in next_scalars.items()}
+
+        result = tree.unflatten(changes)
+        after = {slot: tree.unflatten([new[slot] for new in new_slots]) for slot in slots}
+        if self.rule.guarded:
+            finite = jnp.all(jnp.asarray([jnp.all(jnp.isfinite(g)) for g in grads]))
+
+            def only_if_finite(new: Tree, old: Tree) -> Tree:
+                return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+            result = only_if_finite(result, jax.tree.map(jnp.zeros_like, result))
+            t, after, scalars = only_if_finite((t, after, scalars), (count, state.slots, state.scalars))
+        return result, State(t, held, after, scalars)
+
+    def scheduled(self, t: Any, dtype: Any) -> dict[str, Any]:
+        """Each schedule's value at step `t` (from 1)."""
+        # An integer of the width of the arithmetic: quotients then have its precision.
+        t = jnp.asarray(t, jnp.int64 if dtype == jnp.float64 else jnp.int32)
+        return {name: schedule(t) for name, schedule in self.schedules.items()}
+
+    def _norms(self, grads: list[jax.Array], dtype: Any) -> tuple[list[Any], Any]:
+        """The norm of each gradient and of all, where the rule asks for one."""
+        if not {"norm", "global_norm"} & {*self.rule.inputs}:
+            return [None] * len(grads), None
+        squares = [jnp.sum(jnp.square(jnp.asarray(g, dtype))) for g in grads]
+        return [jnp.sqrt(s) for s in squares], jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+
+    def _decays(self, updates: Tree, tree: Any) -> list[bool]:
+        """Whether each parameter decays."""
+        if self.decay_mask is None:
+            return [True] * int(tree.num_leaves)
+        mask = self.decay_mask(updates) if callable(self.decay_mask) else self.decay_mask
+        whole = jax.tree.map(lambda decays, part: jax.tree.map(lambda _: decays, part), mask, updates)
+        return list(tree.flatten_up_to(whole))
+
+    def _check(self, state: Any) -> None:
+        wanted = [{*self.numbers}, {*self.program.slots}, {*self.program.scalar_slots}]
+        if not _is_state(state) or [{*part} for part in state[1:]] != wanted:
+            names = ", ".join(sorted(set().union(*wanted)))
+            found = ", ".join(sorted(set().union(*state[1:]))) if _is_state(state) else type(state).__name__
+            raise ValueError(
+                f"a state is for the optimizer that made it: {self.rule.name} in this form has {names}; "
+                f"got {found}"
+            )
+
+
+def _flatten(tree: Tree) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(tree)
