@@ -8,6 +8,7 @@ import pytest
 
 import thalweg
 import thalweg.numpy
+from helpers import FORMS
 from thalweg.numpy import Optimizer
 from thalweg.statefile import read
 
@@ -227,9 +228,52 @@ def test_loading_another_rule_or_form_is_refused_and_changes_nothing():
     centered = thalweg.numpy.RMSprop(centered=True)
     centered.update(p, np.ones(3))
     plain = thalweg.numpy.RMSprop()
-    with pytest.raises(ValueError, match="slots v, mean; this form of rmsprop has v"):
+    with pytest.raises(ValueError, match="rmsprop with centered=True; this optimizer has centered=False"):
         plain.load(centered.state())
+    clip, decay = thalweg.ClipByValue(1.0), thalweg.DecoupledDecay(0.1)
+    clipped = Optimizer(thalweg.chain(clip, decay, thalweg.Adam()))
+    clipped.update(p, np.ones(3))
+    with pytest.raises(ValueError, match=r"adam with ClipByValue, .*clip_value.*; this optimizer has less"):
+        adam.load(clipped.state())
+    with pytest.raises(ValueError, match="adam with another order; this optimizer has another order"):
+        Optimizer(thalweg.chain(decay, clip, thalweg.Adam())).load(clipped.state())
+    odd = momentum.state()
+    odd.slots["c"] = odd.slots.pop("b")
+    with pytest.raises(ValueError, match="slots c; this form of momentum has b"):
+        momentum.load(odd)
     assert plain.t == adam.t == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_a_state_tells_the_rule_that_wrote_it(form, ending, tmp_path):
+    rule = thalweg.chain(thalweg.ClipByNorm(2.0), thalweg.Maximize(), FORMS[form])
+    optimizer = Optimizer(rule)
+    optimizer.update(np.ones(3), np.ones(3))
+    optimizer.save(tmp_path / f"state.{ending}")
+    assert read(tmp_path / f"state.{ending}").rebuilt() == rule
+
+
+def test_what_a_state_cannot_tell_is_asked_for(tmp_path):
+    schedule = thalweg.schedules.Exponential(1.0, 0.5)
+    state = Optimizer(thalweg.chain(thalweg.L2(0.1), thalweg.SGD(lr=schedule))).state()
+    with pytest.raises(ValueError, match=r"sgd: a schedule gives lr.*: give lr="):
+        state.rebuilt()
+    assert state.rebuilt(lr=schedule) == thalweg.chain(thalweg.L2(0.1), thalweg.SGD(lr=schedule))
+    state.treatments[0] = "L3"
+    with pytest.raises(ValueError, match="no treatment is named 'L3'"):
+        state.rebuilt(lr=1.0)
+
+
+def test_a_treatment_of_a_users_own_is_found_again():
+    class Halved(thalweg.Treatment):
+        share: float = 0.5
+
+        def gradient(self, g, given):
+            return self.share * g
+
+    rule = thalweg.chain(Halved(0.25), thalweg.SGD())
+    assert Optimizer(rule).state().rebuilt() == rule
 
 
 # -- bad input -------------------------------------------------------------------------------------

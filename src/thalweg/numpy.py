@@ -111,9 +111,7 @@ class Optimizer:
 
     def state(self) -> State:
         """All that a later run needs to go on from here; copies, nothing is shared."""
-        slots = {slot: {k: a.copy() for k, a in arrays.items()} for slot, arrays in self._slots.items()}
-        values = {k: None if callable(v) else float(v) for k, v in self.rule.values.items()}
-        return State(self.rule.name, self.t, values, dict(self._scalars), slots)
+        return State.of(self.rule, self.t, self._scalars, self._slots)
 
     def load(self, source: State | str | os.PathLike[str]) -> None:
         """Go on from a state: hyperparameters (schedules stay), step number and slots.
@@ -127,15 +125,22 @@ class Optimizer:
         """
         state = source if isinstance(source, State) else statefile.read(Path(source))
         program = trace(self.rule)
-        if state.rule != self.rule.name:
-            raise ValueError(f"the state was written by {state.rule!r}; this optimizer is {self.rule.name!r}")
+        own = State.of(self.rule, 0, {}, {})
+        if state.rule != own.rule:
+            raise ValueError(f"the state was written by {state.rule!r}; this optimizer is {own.rule!r}")
+        found, wanted = _form(state), _form(own)
+        if found != wanted:
+            raise ValueError(
+                f"the state was written by {state.rule} with {_beside(found, wanted)}; this optimizer has "
+                f"{_beside(wanted, found)} (thalweg.convert changes the form of a state)"
+            )
         if state.t and (set(state.slots), set(state.scalars)) != (
             set(program.slots),
             set(program.scalar_slots),
         ):
-            found = ", ".join((*state.slots, *state.scalars)) or "none"
-            wanted = ", ".join((*program.slots, *program.scalar_slots)) or "none"
-            raise ValueError(f"the state has the slots {found}; this form of {self.rule.name} has {wanted}")
+            has = ", ".join((*state.slots, *state.scalars)) or "none"
+            needs = ", ".join((*program.slots, *program.scalar_slots)) or "none"
+            raise ValueError(f"the state has the slots {has}; this form of {self.rule.name} has {needs}")
         values = {k: v for k, v in state.hyperparameters.items() if v is not None}
         scheduled = [k for k, v in self.rule.values.items() if callable(v)]
         self.rule = self.rule.replaced(**{k: v for k, v in values.items() if k not in scheduled})
@@ -203,6 +208,18 @@ class _Named(Optimizer):
 
     def __init__(self, *args: Scalar, threads: int | None = None, **hyperparameters: Scalar) -> None:
         super().__init__(self.kind(*args, **hyperparameters), threads=threads)
+
+
+def _form(state: State) -> list[str]:
+    """What is settled before the first step, in words."""
+    flags = [f"{name}={value}" for name, value in state.flags.items()]
+    return [*flags, *state.treatments, *sorted(state.hyperparameters)]
+
+
+def _beside(some: list[str], others: list[str]) -> str:
+    return ", ".join(x for x in some if x not in others) or (
+        "another order" if {*some} == {*others} else "less"
+    )
 
 
 def usable_processors() -> int:
