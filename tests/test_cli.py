@@ -2,10 +2,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import thalweg
 from thalweg import cli
+from thalweg.dialects import DIALECTS
+from thalweg.explain import explain, table_of_dialects
 
 COMPARE = ["compare", "digits", "--optimizers", "sgd,nadam", "--lr", "0.1", "--epochs", "2", "--jobs", "1"]
 
@@ -39,6 +42,15 @@ def answer(capsys, *arguments):
         ("", "required: COMMAND"),
         ("kernel adm", "did you mean 'adam'?"),
         ("kernel adam --dtype float31", "float31"),
+        ("kernel adam --dialect tf2", "no dialect is named 'tf2'; did you mean 'tf1'?"),
+        ("explain adm", "no rule is named 'adm'; did you mean 'adam'?"),
+        ("explain adam --dialect kears", "no dialect is named 'kears'; did you mean 'keras'?"),
+        ("explain", "required: RULE"),
+        ("dialects --rule adm", "no rule is named 'adm'; did you mean 'adam'?"),
+        ("dialects --set lr=0.1", "--set is about a recorded trajectory; give its FILE"),
+        ("dialects none.npz", "No such file or directory: 'none.npz'"),
+        ("dialects . --set lr", "a setting is NAME=VALUE, such as lr=0.01 or centered=yes; got 'lr'"),
+        ("dialects . --set lr=fast", "got 'lr=fast'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(capsys, tmp_path, monkeypatch, arguments, message):
@@ -114,9 +126,94 @@ def test_kernel_prints_source(capsys):
     compile(source, "kernel", "exec")
 
 
+def test_explain_prints_what_python_says(capsys):
+    assert cli.main(["explain", "rmsprop"]) == 0
+    assert capsys.readouterr().out == explain("rmsprop") + "\n"
+    assert cli.main(["explain", "rmsprop", "--dialect", "keras", "--latex"]) == 0
+    assert capsys.readouterr().out == explain("rmsprop", "keras", latex=True) + "\n"
+
+
+def test_dialects_lists_what_each_framework_means(capsys):
+    assert cli.main(["dialects"]) == 0
+    assert capsys.readouterr().out == table_of_dialects() + "\n"
+    assert cli.main(["dialects", "--rule", "adam,lion"]) == 0
+    assert capsys.readouterr().out == table_of_dialects(["adam", "lion"]) + "\n"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A file that RMSprop wrote in Keras's dialect, with momentum and at a rate of 0.02."""
+    rule = thalweg.get("rmsprop", dialect="keras", lr=0.02, momentum=0.5)
+    generator = np.random.default_rng(0)
+    params, grads, state = [np.ones(4)], [], dict(rule.initial_state())
+    for t in range(1, 21):
+        grads.append(generator.standard_normal(4) * [1, 0.1, 1e-2, 1e-3])
+        step, state = rule.advance(t, grads[-1], params[-1], state)
+        params.append(params[-1] - step)
+    np.savez(tmp_path / "run.npz", params=params, grads=grads)
+    return str(tmp_path / "run.npz")
+
+
+def test_dialects_names_what_a_recording_follows(capsys, recording):
+    assert cli.main(["dialects", recording, "--set", "momentum=0.5", "--set", "centered=no"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "run.npz: 20 steps of 4 entries, float64"
+    assert lines[3].split()[:3] == ["rmsprop", "keras", "0.02"]
+    assert len(lines) == 3 + 5 + 1 + 2, "five dialects of the one rule that has both"
+    assert "It follows rmsprop (keras) with lr = 0.02, rho = 0.9," in " ".join(lines)
+    assert all(len(line) <= 88 for line in lines)
+
+
+def test_dialects_restricts_and_claims_nothing_that_is_not_so(capsys, recording):
+    assert cli.main(["dialects", recording, "--rule", "adam,rmsprop", "--set", "lr=0.02"]) == 0
+    said = capsys.readouterr().out
+    assert "None of these is followed: the nearest, rmsprop (" in said
+    assert {line.split()[0] for line in said.split("\n\n")[1].splitlines()[1:]} == {"adam", "rmsprop"}
+    assert "0.02 " in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("momentm=0.5", "no rule has a hyperparameter 'momentm'; did you mean 'momentum'?"),
+        ("centered=0.5", "centered is True or False, got 0.5"),
+        ("rho=2", "rho must lie in [0, 1], got 2.0"),
+        ("lr=none", "lr is a number or a schedule, got None"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_in_one_line(capsys, recording, setting, message):
+    status, said = answer(capsys, "dialects", recording, "--set", setting)
+    assert (status, said.count("\n")) == (2, 1)
+    assert message in said
+
+
+def test_a_file_that_is_no_recording_is_said_in_one_line(capsys, tmp_path):
+    np.savez(tmp_path / "run.npz", params=np.ones((4, 2)))
+    status, said = answer(capsys, "dialects", str(tmp_path / "run.npz"))
+    assert (status, said.count("\n")) == (2, 1)
+    assert "grads missing, found: params" in said
+
+
+@pytest.mark.parametrize("command", ["compare", "kernel", "explain"])
+def test_help_names_every_dialect(capsys, command):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "paper, torch, keras, tf1 or optax" in said
+    assert len(DIALECTS) == 5
+
+
+def test_help_shows_what_a_recording_is(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["dialects", "--help"])
+    said = capsys.readouterr().out
+    assert "\n    params   (steps + 1, …): before each step, and after the last;" in said
+
+
 def test_the_command_line_starts_without_torch_and_numba(tmp_path):
     code = (
         "import sys; from thalweg import cli; import thalweg.study.engine; cli.main(['rules']); "
+        "cli.main(['explain', 'adam']); "
         "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )
     found = subprocess.run(
@@ -134,7 +231,7 @@ def test_it_runs_as_a_module(tmp_path):
         cwd=tmp_path,
         env=os.environ | {"COLUMNS": "100"},
     )
-    for command in ("compare", "kernel", "rules"):
+    for command in ("compare", "dialects", "explain", "kernel", "rules"):
         assert command in found.stdout
 
 

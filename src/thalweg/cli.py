@@ -1,8 +1,11 @@
 """The command line: parses, calls, prints."""
 
 import argparse
+import json
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -10,10 +13,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import thalweg
+from thalweg.dialects import DIALECTS
 from thalweg.errors import nearest
 
 # Whatever `compare` imports beyond the core: the modules of the extra `study`.
 STUDY = ("torch", "joblib", "rich", "matplotlib", "jinja2", "sklearn")
+
+_DIALECTS = f"{', '.join([*DIALECTS][:-1])} or {[*DIALECTS][-1]}"
 
 
 class Wrong(Exception):  # noqa: N818  (an answer to the user, not a fault of ours)
@@ -112,6 +118,75 @@ def compare(arguments: argparse.Namespace) -> int:
     return 1 if any(summary.count("crashed") for summary in ranking.summaries) else 0
 
 
+def convert(arguments: argparse.Namespace) -> int:
+    """Move an optimizer's state from one framework's file into another's."""
+    from thalweg import convert as conversion
+
+    names = arguments.names
+    try:
+        if names is not None and names != "propose":
+            names = json.loads(Path(names).read_text(encoding="utf-8"))
+        moved = conversion.file(
+            arguments.file,
+            arguments.out,
+            source=arguments.source,
+            target=arguments.target,
+            into=arguments.into,
+            key=arguments.key,
+            names=names,
+            **({"rule": arguments.rule} if arguments.rule else {}),
+            dialect=arguments.dialect,
+            step=arguments.step,
+            approximate=arguments.approximate,
+            **dict(arguments.set),
+        )
+    except json.JSONDecodeError as error:
+        raise Wrong(f"--names {arguments.names} is not JSON: {error}") from None
+    except (OSError, ImportError, TypeError, ValueError) as error:
+        raise Wrong(_as_options(str(error))) from None
+    print(f"{arguments.out}: {moved.kind}, {len(moved.names)} parameters, step {moved.step}")
+    for name, to in moved.map.items():
+        if to != name:
+            turned = "" if isinstance(to, str) else f" with axes {tuple(to[1])}"
+            print(f"  {name} is now {to if isinstance(to, str) else to[0]}{turned}")
+    for loss in moved.lost:
+        print(textwrap.fill(f"Lost: {_as_options(loss)}", 100, subsequent_indent="  "))
+    return 0
+
+
+def dialects(arguments: argparse.Namespace) -> int:
+    """Find which rule and dialect a recorded trajectory follows; without FILE, list the dialects."""
+    from thalweg import recognise
+    from thalweg.explain import table_of_dialects
+
+    if arguments.file is None:
+        if arguments.set:
+            raise Wrong("--set is about a recorded trajectory; give its FILE")
+        with _asked():
+            print(table_of_dialects(arguments.rule))
+        return 0
+    try:
+        with _asked():
+            recording = recognise.read(arguments.file)
+            found = recognise.candidates(recording, arguments.rule, **dict(arguments.set))
+    except (OSError, TypeError) as error:
+        raise Wrong(str(error)) from None
+    entries = sum(p.shape[1] for p in recording.params.values())
+    print(f"{arguments.file.name}: {recording.steps} steps of {entries} entries, {recording.dtype}\n")
+    sentence = textwrap.fill(recognise.conclusion(found, recording), 88, break_on_hyphens=False)
+    print(recognise.table(found), "", sentence, sep="\n")
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Explain a rule: formula, hyperparameters, dialects, uses, source and cost."""
+    from thalweg.explain import explain as explained
+
+    with _asked():
+        print(explained(arguments.rule, arguments.dialect, latex=arguments.latex))
+    return 0
+
+
 def kernel(arguments: argparse.Namespace) -> int:
     """Print the CPU kernel generated for a rule."""
     with _asked():
@@ -164,14 +239,75 @@ def _compare_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--dialect",
         default="keras",
-        help="whose arithmetic and defaults: paper, torch or keras (default: keras)",
+        help=f"whose arithmetic and defaults: {_DIALECTS} (default: keras)",
     )
+
+
+def _convert_arguments(command: argparse.ArgumentParser) -> None:
+    from thalweg.convert import FRAMEWORKS, files
+
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = (files.__doc__ or "").partition("\n\n")[2]
+    frameworks = ", ".join(FRAMEWORKS)
+    add = command.add_argument
+    add("file", metavar="IN", type=Path, help="the file to read: see below")
+    add("out", metavar="OUT", type=Path, help="the file to write; its ending tells its kind")
+    add("--from", dest="source", metavar="FRAMEWORK", help=f"{frameworks} (default: as IN tells)")
+    add("--to", dest="target", metavar="FRAMEWORK", help="likewise (default: the usual one for OUT's ending)")
+    add("--rule", metavar="RULE", help="what IN follows, where it does not tell")
+    add("--dialect", metavar="NAME", help=f"of RULE: {_DIALECTS} (default: that of --from)")
+    add(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyperparameter that IN does not hold, such as lr=0.01, or to go on with (may be repeated)",
+    )
+    add("--step", type=int, metavar="N", help="number of steps taken, where IN does not tell")
+    add(
+        "--names",
+        metavar="FILE",
+        help='JSON: {"name in IN": "in OUT", "another": ["in OUT", [1, 0]]}; or propose',
+    )
+    add("--into", metavar="FILE", help="a Keras model or torch checkpoint whose optimizer OUT replaces")
+    add("--key", metavar="KEY", help="where a torch checkpoint holds the state")
+    add("--approximate", action="store_true", help="take the nearest where there is nothing exact")
 
 
 def _kernel_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("rule", metavar="RULE", help="a name that `thalweg rules` lists")
     command.add_argument("--dtype", default="float32", help="of the parameters (default: float32)")
-    command.add_argument("--dialect", default="paper", help="paper, torch or keras (default: paper)")
+    _dialect_argument(command)
+
+
+def _explain_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("rule", metavar="RULE", help="a name that `thalweg rules` lists")
+    command.add_argument("--latex", action="store_true", help="formulas in LaTeX")
+    _dialect_argument(command)
+
+
+def _dialects_arguments(command: argparse.ArgumentParser) -> None:
+    from thalweg import recognise
+
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = (recognise.__doc__ or "").partition("\n\n")[2]
+    add = command.add_argument
+    add("file", metavar="FILE", nargs="?", type=Path, help="a recording, .npz: see below")
+    add("--rule", type=_names, metavar="A,B", help="rules to hold against it (default: all)")
+    add(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyperparameter that is known, such as lr=0.01 (may be repeated; default: the dialect's own, "
+        "the learning rate fitted)",
+    )
+
+
+def _dialect_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dialect", default="paper", help=f"{_DIALECTS} (default: paper)")
 
 
 def _no_arguments(command: argparse.ArgumentParser) -> None:
@@ -180,6 +316,35 @@ def _no_arguments(command: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _setting(text: str) -> tuple[str, float | bool | None]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    words: dict[str, bool | None] = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+    try:
+        if not (name and equals):
+            raise ValueError
+        return name, words[value.lower()] if value.lower() in words else float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a setting is NAME=VALUE, such as lr=0.01 or centered=yes; got {text!r}"
+        ) from None
+
+
+def _as_options(message: str) -> str:
+    """A message that speaks of arguments in Python, speaking of the command's options."""
+    options = {
+        name: f"--{name}" for name in ("approximate", "dialect", "into", "key", "names", "rule", "step")
+    }
+    options |= {"source": "--from", "target": "--to"}
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1], (found[2] or "").strip("\"'")
+        if name in options:
+            return options[name] if value in ("", "True") else f"{options[name]} {value}"
+        return found[0] if value else f"--set {name}=VALUE"
+
+    return re.sub(r"""\b(\w+)=(True|\d+|"[^"]*"|'[^']*')?(?=[\s,:;)]|$)""", option, message)
 
 
 def _rates(text: str) -> list[float]:
@@ -193,6 +358,9 @@ def _rates(text: str) -> list[float]:
 
 COMMANDS = {
     "compare": (compare, _compare_arguments),
+    "convert": (convert, _convert_arguments),
+    "dialects": (dialects, _dialects_arguments),
+    "explain": (explain, _explain_arguments),
     "kernel": (kernel, _kernel_arguments),
     "rules": (rules, _no_arguments),
 }
