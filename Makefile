@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench format clean
+.PHONY: help demo test lint types docs bench format clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -25,6 +25,9 @@ types: .venv/test  ## mypy, strict
 format: .venv/test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: .venv/test  ## the documentation, as pages in site/
+	$(BIN)/mkdocs build --quiet
 
 bench: .venv/test  ## the figures of the README: needs a quiet machine
 	$(BIN)/python benchmarks/step.py

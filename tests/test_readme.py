@@ -52,4 +52,4 @@ def test_thalweg_commands_are_understood():
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("thalweg ")]
     assert commands
     for line in [*commands, "thalweg kernel adam"]:
-        _parser().parse_args(shlex.split(line)[1:])
+        _parser().parse_args(shlex.split(line, comments=True)[1:])

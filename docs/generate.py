@@ -1,0 +1,96 @@
+"""What the pages take from the code: `{{ rules }}` and `{{ dialects }}`, filled in when they are built."""
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from latex2mathml.converter import convert
+
+import thalweg
+from thalweg.dialects import DIALECTS, SPELLINGS
+from thalweg.guide import GUIDES, SWITCHES
+from thalweg.registry import find
+from thalweg.rule import Rule
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in a page's placeholders; mkdocs calls it."""
+    return re.sub(r"^\{\{ (\w+) \}\}$", lambda match: GENERATED[match[1]](), markdown, flags=re.MULTILINE)
+
+
+def dialects() -> str:
+    """One table a rule: a row a field that differs, a column a dialect."""
+    return "\n\n".join(f"### {kind.__name__}\n\n{table(kind)}" for kind in map(find, thalweg.rules()))
+
+
+def rules() -> str:
+    """A section a rule."""
+    return "\n\n".join(section(find(name)) for name in thalweg.rules())
+
+
+def section(kind: type[Rule]) -> str:
+    """What a rule does, its formula, hyperparameters, when it serves, its cost."""
+    program = thalweg.trace(kind())
+    summary, _, source = (kind.__doc__ or "").partition("\n\n")
+    guide = GUIDES[kind.__name__]
+    linked = re.sub(r"(https://[^ ]*[^ ,.])", r"<\1>", " ".join(source.split()))
+    rows = [
+        f"| `{name}` | {mathml(h.symbol)} | {h.meaning} | {h.range} | {shown(kind().values[name])} |"
+        for name, h in kind().hyperparameters.items()
+    ]
+    return "\n".join(
+        [
+            f"## {kind.__name__}",
+            "",
+            f"{summary} {guide.how}",
+            "",
+            f'<div class="formula">{mathml(program.latex(), "block")}</div>',
+            "",
+            "| hyperparameter | symbol | meaning | range | default |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"**Serves well.** {guide.well}",
+            "",
+            f"**Serves badly.** {guide.badly}",
+            "",
+            f"**Cost**, float32: {program.bytes_per_entry(4)} bytes and {program.operations.total()} "
+            f"operations an entry; state: {len(program.slots)} × the size of the parameters.",
+            "",
+            f"**Source**: {linked}",
+        ]
+    )
+
+
+def table(kind: type[Rule]) -> str:
+    """The fields that differ among a rule's dialects."""
+    known = [name for name in DIALECTS if name == "paper" or kind.__name__ in SPELLINGS[name]]
+    rules = {name: thalweg.get(kind.__name__, dialect=name) for name in known}
+    differ = [
+        f.name
+        for f in fields(kind)  # type: ignore[arg-type]
+        if len({getattr(rule, f.name) for rule in rules.values()}) > 1
+    ]
+    lines = [f"| | {' | '.join(rules)} |", "|---|" + "---|" * len(rules)]
+    for name in differ:
+        lines.append(f"| `{name}` | {' | '.join(shown(getattr(rule, name)) for rule in rules.values())} |")
+    switches = [f"`{name}`: {SWITCHES[name]}." for name in differ if name in SWITCHES]
+    calls = ", ".join(f"`{SPELLINGS[name][kind.__name__]}`" for name in rules if name in SPELLINGS)
+    same = "" if differ else "The same arithmetic and defaults everywhere. "
+    return "\n".join([*(lines if differ else []), "", " ".join(switches), "", f"{same}Elsewhere: {calls}."])
+
+
+def shown(value: Any) -> str:
+    """A field's value as a reader writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}"
+
+
+def mathml(latex: str, display: str = "inline") -> str:
+    """A formula that browsers set themselves."""
+    return convert(latex.replace("{aligned}", "{align*}"), display=display)
+
+
+GENERATED: dict[str, Callable[[], str]] = {"dialects": dialects, "rules": rules}
