@@ -32,6 +32,7 @@ KERAS_WARNS = pytest.mark.filterwarnings("ignore:__array__ implementation:Deprec
 def all_in_float64() -> Iterator[None]:
     """Every framework in float64."""
     floatx, default = keras.config.floatx(), torch.get_default_dtype()
+    keras.config.dtype_policy()  # made now, of float32: Keras makes it when it is first asked for
     keras.config.set_floatx("float64")
     torch.set_default_dtype(torch.float64)
     with jax.enable_x64(True):

@@ -338,6 +338,7 @@ ALL = [
 def doubles() -> Iterator[None]:
     """Keras's and torch's own scalars in float64."""
     before = keras.config.floatx(), torch.get_default_dtype()
+    keras.config.dtype_policy()  # made now, of float32: Keras makes it when it is first asked for
     keras.config.set_floatx("float64")
     torch.set_default_dtype(torch.float64)
     yield

@@ -153,6 +153,7 @@ def in_float64():
 
         enabled = jax.enable_x64(True)
     before = keras.config.floatx()
+    keras.config.dtype_policy()  # made now, of float32: Keras makes it when it is first asked for
     keras.config.set_floatx("float64")
     with enabled:
         yield
