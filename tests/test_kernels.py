@@ -10,10 +10,12 @@ from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from llvmlite import ir
 
 import thalweg
 import thalweg.numpy
@@ -33,7 +35,7 @@ from helpers import (
     train,
 )
 from thalweg import Rule, trace
-from thalweg.kernels import cpu, threads
+from thalweg.kernels import cpu, memory, threads
 from thalweg.kernels.cpu import CHUNK, Batch, step_kernel
 from thalweg.kernels.threads import FROM_WITH_POOL, worthwhile_from
 from thalweg.ops import clip, maximum, minimum, sign, where
@@ -91,6 +93,8 @@ def test_every_value_of_a_half_type_is_read_and_written_unchanged(dtype: torch.d
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.uint16)
     p = bits.view(dtype).clone().requires_grad_()
     before = p.detach().clone()
+    if dtype == torch.bfloat16:  # computed with in float32, in which the subnormal ones are so too
+        before[before.abs() < torch.finfo(dtype).tiny] = 0
     train(thalweg.torch.Optimizer([p], thalweg.SGD(0.0)), [p], [[torch.ones(2**16)]])
     same = (p == before) | (p.isnan() & before.isnan())
     assert bool(same.all())
@@ -523,6 +527,46 @@ def test_functions_in_kernels_are_those_of_arrays(dtype: torch.dtype) -> None:
     for slot, value in wanted.items():
         torch.testing.assert_close(optimizer.state[p][slot], value, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(-p, step.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_subnormal_numbers_are_zero_in_a_kernel_and_nowhere_else(dtype: torch.dtype) -> None:
+    smallest = torch.finfo(dtype).tiny
+    p = torch.ones(64, dtype=dtype, requires_grad=True)
+    optimizer = thalweg.torch.Adam([p], lr=1.0, betas=(0.5, 0.5))
+    train(optimizer, [p], [[torch.full_like(p, smallest / 2)], [torch.full_like(p, 4 * smallest)]])
+    state = optimizer.state[p]
+    assert torch.equal(state["exp_avg"], torch.full_like(p, 2 * smallest))  # of the second gradient alone
+    for _ in range(2):
+        train(optimizer, [p], [[torch.zeros_like(p)]])
+    assert torch.equal(state["exp_avg"], torch.zeros_like(p))
+    assert (torch.tensor([smallest], dtype=dtype) / 2).item() > 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "triple", "register"),
+    [
+        ("x86", "x86_64-unknown-linux-gnu", "ldmxcsr"),
+        ("arm", "aarch64-unknown-linux-gnu", "fpcr"),
+        ("other", "riscv64-unknown-linux-gnu", "ret"),
+    ],
+)
+def test_every_processor_gets_code(
+    machine: str, triple: str, register: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    for name in ("x86", "arm"):
+        monkeypatch.setattr(memory, f"_{name}", name == machine)
+    module = ir.Module()
+    module.triple = triple
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), []), "run")
+    builder = ir.IRBuilder(function.append_basic_block())
+    memory._set_arithmetic(builder, memory._arithmetic(builder))
+    builder.ret_void()
+    target = llvm.Target.from_triple(triple).create_target_machine()
+    assembly = target.emit_assembly(llvm.parse_assembly(str(module)))
+    assert register in assembly.lower()
 
 
 def test_openmp_threads_are_found_when_torch_comes_after_the_first_numpy_step() -> None:

@@ -89,13 +89,15 @@ def cpu_source(program: Traced, dtypes: tuple[str, ...]) -> str:
         lines += [f"from math import {', '.join(math)}", ""]
     if numpy := sorted(used & set(_FROM_NUMPY)):
         lines += [f"from numpy import {', '.join(numpy)}", ""]
-    imported = sorted({real, "kernel", "stream"} | (used & set(_FROM_MEMORY)))
+    needed = {real, "kernel", "stream", "flush_subnormals", "restore_subnormals"}
+    imported = sorted(needed | (used & set(_FROM_MEMORY)))
     lines += [f"from thalweg.kernels.memory import {', '.join(imported)}", ""]
     for index, (name, dtype) in enumerate(streams.items()):
         lines.append(f'_load_{name}, _store_{name} = stream("{dtype}", {index})')
 
     lines += ["", "", "@kernel"]
     lines.append("def run(_first, _last, _chunks, _rows, _addresses, _tensors, _scalars, _norms):")
+    lines += ["    _before = flush_subnormals()"]
     lines += ["    for _c in range(_first, _last):", "        _tensor = _chunks[3 * _c]"]
     if scalars:
         lines.append(f"        _row = {len(scalars)} * _rows[_tensor]")
@@ -111,6 +113,7 @@ def cpu_source(program: Traced, dtypes: tuple[str, ...]) -> str:
     lines += [f"            {ln.name} = {write(ln.value)}" for ln in program.elements]
     lines.append(f"            _store_p(_at_p, _k, p - {_operand(write(program.step))})")
     lines += [f"            _store_{n}(_at_{n}, _k, {write(v)})" for n, v in program.slots.items()]
+    lines.append("    restore_subnormals(_before)")
     return "\n".join([*lines, ""])
 
 
@@ -118,13 +121,14 @@ def norm_source(dtype: str) -> str:
     """Source of the reduction pass: the sum of squares of each chunk of the gradients."""
     return f'''"""Sum of squares over chunks of many {dtype} gradients."""
 
-from thalweg.kernels.memory import float64, reduction, stream
+from thalweg.kernels.memory import float64, flush_subnormals, reduction, restore_subnormals, stream
 
 _load, _ = stream("{dtype}", 0)
 
 
 @reduction
 def run(_first, _last, _chunks, _addresses, _sums):
+    _before = flush_subnormals()
     for _c in range(_first, _last):
         _at = _addresses[_chunks[3 * _c]]
         total = 0.0
@@ -132,6 +136,7 @@ def run(_first, _last, _chunks, _addresses, _sums):
             g = float64(_load(_at, _k))
             total += g * g
         _sums[_c] = total
+    restore_subnormals(_before)
 '''
 
 
