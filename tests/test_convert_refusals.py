@@ -244,6 +244,15 @@ def test_optax_takes_nadams_product_of_momenta_to_be_a_power() -> None:
         convert.state(state, source="thalweg.numpy", target="optax")
 
 
+@pytest.mark.parametrize("target", ["keras", "optax"])
+def test_torch_does_not_dampen_its_first_step(target: str) -> None:
+    fresh = torch.optim.SGD([("w", torch.zeros(3, requires_grad=True))], momentum=0.9, dampening=0.3)
+    asked: dict[str, Any] = {"source": "torch", "target": target, "target_params": {"w": np.zeros(3)}}
+    with pytest.raises(convert.Refused, match="does not dampen its first step, which is still to come"):
+        convert.state(fresh, **asked)
+    assert "first step" in convert.state(fresh, **asked, approximate=True).lost[1]
+
+
 def test_kerass_own_extras_stay_behind_only_if_told_to() -> None:
     variable = keras.Variable(np.ones(2), dtype="float64", name="w")
     settings = {"use_ema": True, "loss_scale_factor": 2.0, "gradient_accumulation_steps": 2}

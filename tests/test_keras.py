@@ -790,11 +790,12 @@ def test_mixed_precision(policy, digits):
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 @pytest.mark.parametrize("guard", ["LossScaleOptimizer", "SkipNonFinite"])
-def test_a_skipped_step_changes_nothing(guard, bad, path):
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_a_skipped_step_changes_nothing(guard, bad, use_ema, path):
     skipping = thalweg.chain(thalweg.SkipNonFinite(), thalweg.Nadam(0.1))
-    optimizer = outer = Optimizer(skipping, use_ema=True)
+    optimizer = outer = Optimizer(skipping, use_ema=use_ema)
     if guard == "LossScaleOptimizer":
-        optimizer = thalweg.keras.Nadam(0.1, use_ema=True)
+        optimizer = thalweg.keras.Nadam(0.1, use_ema=use_ema)
         outer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     params = variables((3, 2), (4,))
     good, (kernel, bias) = gradients(params, 2)
@@ -992,6 +993,42 @@ def test_a_kernel_follows_what_moves(what, float64):
 
 
 @on["torch"]
+def test_a_kernel_follows_a_variable_that_is_turned_where_it_lies():
+    p = keras.Variable(np.arange(4.0).reshape(2, 2))
+    optimizer = thalweg.keras.SGD(0.5)
+    wanted, (first, second) = numpy(p), (g for (g,) in gradients([p], 2))
+    take(optimizer, [p], [[first]])
+    p._value.data = p._value.data.t()
+    take(optimizer, [p], [[second]])
+    assert difference(numpy(p), (wanted - 0.5 * first).T - 0.5 * second) < 1e-6
+
+
+@on["torch"]
+def test_each_gradient_goes_to_its_variable():
+    a, b = variables((3,), (3,))
+    optimizer = thalweg.keras.SGD(0.5)
+    start = numpy(a), numpy(b)
+    ones = [np.ones(3), np.full(3, 2.0)]
+    take(optimizer, [a, b], [ones])
+    take(optimizer, [b, a], [ones])
+    np.testing.assert_allclose(numpy(a), start[0] - 1.5, rtol=1e-6)
+    np.testing.assert_allclose(numpy(b), start[1] - 1.5, rtol=1e-6)
+    with pytest.raises(ValueError, match="shorter"):
+        optimizer.apply([torch.ones(3), torch.ones(3)], [b])
+
+
+@on["torch"]
+def test_the_global_norm_is_over_all_dtypes(path):
+    params = [*variables((3,), dtype="float64"), *variables((2, 2))]
+    starts, (grads,) = [numpy(v) for v in params], gradients(params, 1)
+    optimizer = thalweg.keras.SGD(0.5, global_clipnorm=0.1)
+    take(optimizer, params, [grads])
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in grads))
+    for start, g, p in zip(starts, grads, params, strict=True):
+        assert difference(numpy(p), start - 0.5 * g * 0.1 / norm) < 1e-6
+
+
+@on["torch"]
 def test_a_gradient_of_another_shape_is_refused():
     (p,) = variables((3, 2))
     optimizer = thalweg.keras.SGD(0.1)
@@ -1066,13 +1103,12 @@ def test_a_compiled_function_may_hold_the_step():
     (p,) = variables((3,))
     optimizer = thalweg.keras.Adam(0.1)
     start, grads = numpy(p), gradients([p], 3)
-    take(optimizer, [p], grads[:1])
 
     @torch.compile(backend="eager")
     def step(g):
         optimizer.apply([g * 1.0], [p])
 
-    for (g,) in grads[1:]:
+    for (g,) in grads:
         step(torch.as_tensor(g, dtype=torch.float32))
     rule = thalweg.get("adam", dialect="keras", lr=0.1)
     assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-6
