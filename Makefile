@@ -32,6 +32,8 @@ docs: .venv/test  ## the documentation, as pages in site/
 bench: .venv/test  ## the figures of the README: needs a quiet machine
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/keras_fit.py
+	$(BIN)/python benchmarks/jax_step.py
 
 clean:  ## remove what was installed and cached here
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
