@@ -17,7 +17,6 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core.extending import intrinsic, register_jitable
 
 # More than any kernel has.
@@ -131,7 +130,7 @@ def _set_arithmetic(builder: Any, value: Any) -> None:
 
 def _intrinsic(builder: Any, name: str, returned: Any, *arguments: Any) -> Any:
     kind = ir.FunctionType(returned, arguments)
-    return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")
+    return builder.module.declare_intrinsic(f"llvm.{name}", fnty=kind)
 
 
 def _storage(dtype: str) -> Any:
