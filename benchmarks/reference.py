@@ -14,27 +14,35 @@ import sys
 from pathlib import Path
 
 from thalweg import cli
-from thalweg.study import plan, task
-from thalweg.study.statistics import rank
-from thalweg.study.store import Store
+from thalweg.study import statistics as found
+from thalweg.study.study import Study
 
 
 def main() -> int:
     data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
     study = Path(sys.argv[2] if len(sys.argv) > 2 else "studies/reference")
     reference = json.loads((data / "reference" / "fashion-mnist-keras.json").read_text())
-    command = ["compare", "fashion-mnist", "--lr", "0.001", "--epochs", "20", "--data", str(data)]
+    command = [
+        "compare",
+        "fashion-mnist",
+        "--lr",
+        "0.001",
+        "--epochs",
+        "20",
+        "--data",
+        str(data / "fashion-mnist"),
+    ]
     status = cli.main([*command, "--out", str(study)])
     if status:
         return status
 
-    asked = plan.make(task.get("fashion-mnist", data), lr=[0.001], epochs=20)
     failed = 0
     print(f"\n{'optimizer':10} {'figure':13} {'ours':>8} {'Keras':>8} {'from':>8} {'to':>8}")
-    for summary in rank(asked, Store(study)).summaries:
-        name = summary.contestant.name
+    summaries = found.find(Study.open(study)).summaries
+    for summary in summaries:
+        name = summary.name
         for figure in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            ours = summary.best.figure(figure).median
+            ours = float(statistics.median(summary.final.figures(figure)))
             theirs = [run[figure][-1] for run in reference[name]]
             low, high = min(theirs), max(theirs)
             if figure.endswith("loss"):
@@ -47,7 +55,7 @@ def main() -> int:
                 f"{name:10} {figure:13} {ours:8.4f} {statistics.median(theirs):8.4f} {low:8.4f} {high:8.4f}  "
                 f"{'pass' if passes else 'FAIL'}"
             )
-    print(f"\n{failed} of {4 * len(asked.contestants)} figures outside")
+    print(f"\n{failed} of {4 * len(summaries)} figures outside")
     return int(failed > 0)
 
 

@@ -1,13 +1,24 @@
 """A task small enough to train in milliseconds, and plans of it, for the tests of the study."""
 
 import dataclasses
+import itertools
+import math
+from pathlib import Path
 
 import numpy as np
 
+import thalweg
 from thalweg.study import plan
+from thalweg.study.comparison import Entry
 from thalweg.study.data import Data, Part
+from thalweg.study.learners.measures import METRICS, cross_entropy
+from thalweg.study.learners.torch import TorchTraining
 from thalweg.study.plan import Plan
-from thalweg.study.task import Task, accuracy, cross_entropy, perceptron
+from thalweg.study.records import Run
+from thalweg.study.store import Store
+from thalweg.study.study import Study
+from thalweg.study.task import LOSS, Task
+from thalweg.study.tasks.models import perceptron
 
 
 def load():
@@ -28,13 +39,125 @@ def model():
     return perceptron(4, 8, 3)
 
 
-BLOBS = Task("blobs", "1", load, model, cross_entropy, {"accuracy": accuracy}, epochs=3, batch_size=16)
+ACCURACY = METRICS["accuracy"]
+BLOBS = Task(
+    "blobs",
+    "1",
+    TorchTraining("blobs 1", model, load, cross_entropy, (ACCURACY,), 16),
+    (LOSS, ACCURACY.measure),
+    epochs=3,
+    batch_size=16,
+)
+
+
+_keys = itertools.count()
+
+
+def changed(**values) -> Task:
+    """The blobs with something else instead: a field of the task, or `model`, `load` or `loss`."""
+    names = {"model": "model", "load": "data", "loss": "loss"}
+    parts = {names[key]: values.pop(key) for key in names.keys() & values.keys()}
+    if parts:  # a key of its own: data is kept by it
+        values["learner"] = dataclasses.replace(BLOBS.learner, key=f"changed {next(_keys)}", **parts)
+    return dataclasses.replace(BLOBS, **values)
 
 
 def small(task=BLOBS, optimizers=("sgd", "adam"), lr=(0.01, 0.1), seeds=2, **values) -> Plan:
     return plan.make(task, optimizers, lr=lr, seeds=seeds, **values)
 
 
-def changed(**values) -> Task:
-    """The blobs with something else instead."""
-    return dataclasses.replace(BLOBS, **values)
+class Setting:
+    """What a learner needs of one contestant at one point."""
+
+    def __init__(self, optimizer="sgd", batch_size=16, dialect="torch", **values):
+        self._rule = thalweg.get(optimizer, dialect=dialect, **values)
+        self.batch_size = batch_size
+
+    def rule(self):
+        return self._rule
+
+    def torch(self, params):
+        from thalweg.torch import Optimizer
+
+        return Optimizer(params, self._rule)
+
+    def keras(self):
+        from thalweg.keras import Optimizer
+
+        return Optimizer(self._rule)
+
+
+def ended(identity, test=None, val=None, curve=(3.0, 2.0), state_bytes=0, status="finished", **more) -> Run:
+    """A run by its final losses; None: as good as the other. Infinite: it diverged."""
+    val = test if val is None else val
+    if val == math.inf:
+        status = "diverged"
+    last = {"loss": val, "val_loss": val, "val_accuracy": 0.9}
+    records = [{"loss": x, "val_loss": x, "val_accuracy": 0.5} for x in curve]
+    if status == "finished":
+        records.append(last)
+    places = [{"epoch": i / 2, "step": 5 * i, "seconds": i / 100} for i in range(1, len(records) + 1)]
+    evaluations = tuple(place | figures for place, figures in zip(places, records, strict=True))
+    end = {"status": status} | places[-1] | {"state_bytes": state_bytes}
+    if status == "finished" and test is not None:
+        end |= {"test_loss": test, "test_accuracy": 0.8}
+    if status != "finished":
+        end["reason"] = "by hand"
+    return Run({"id": identity}, evaluations, end | more)
+
+
+def found(contestants, complete=True, total=None, **facts) -> Study:
+    """A study by what its runs came to, without running any.
+
+    Args:
+        contestants: by name, of each: "search", validation losses by learning rate; "final", test losses,
+            and "lr" that they ran at; "default", test losses at "default_lr" or 0.001; further values of
+            its runs, such as `state_bytes`, and of its "facts".
+    """
+    entries, runs, described = [], {}, []
+    for name, given in contestants.items():
+        parts = dict(given)
+        fixed = {"lr": parts.pop("default_lr", 0.001), "beta": 0.9}
+        lr, own = parts.pop("lr", 0.1), parts.pop("facts", {})
+        stages = [("search", {"lr": rate}, losses) for rate, losses in parts.pop("search", {}).items()]
+        stages += [("final", {"lr": lr}, parts.pop("final", ()))]
+        stages += [("default", {}, parts.pop("default", ()))]
+        for stage, point, losses in stages:
+            for seed, loss in enumerate(losses):
+                identity = f"{name} {stage} {point} {seed}"
+                entries.append(Entry(identity, name, stage, point, seed, None))
+                figures = {"val": loss} if stage == "search" else {"test": loss}
+                runs[identity] = ended(identity, **figures, **parts)
+        described.append(
+            {"name": name, "dialect": "keras", "schedule": None, "batch_size": 16, "space": {"lr": {}}}
+            | {"defaults": fixed}
+            | own
+        )
+    whole = {
+        "task": {
+            "name": "blobs",
+            "version": "1",
+            "measures": [
+                {"name": "loss", "lower_is_better": True},
+                {"name": "accuracy", "lower_is_better": False},
+            ],
+            "optimum": None,
+            "sources": {},
+        },
+        "contestants": described,
+        "settings": 3,
+        "length": {"epochs": 3},
+        "batch_size": 16,
+        "seeds": [0, 1, 2],
+        "search_seeds": [0],
+        "every": None,
+        "halving": False,
+        "proposer": "grid",
+        "saved": 0.0,
+        "winners": {},
+        "total": total or len(runs),
+        "complete": complete,
+    }
+    study = Study(Store(Path("nowhere")), None, whole | facts, tuple(entries))
+    study.runs = runs
+    return study

@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import thalweg
 from thalweg import cli
 from thalweg.dialects import DIALECTS
 from thalweg.explain import explain, table_of_dialects
+from thalweg.study import commands
+from thalweg.study.thumb import FEATURES
 
 COMPARE = ["compare", "digits", "--optimizers", "sgd,nadam", "--lr", "0.1", "--epochs", "2", "--jobs", "1"]
 
@@ -36,10 +40,31 @@ def answer(capsys, *arguments):
         ("compare digits --dialect kears", "did you mean 'keras'?"),
         ("compare digits --epochs 0", "epochs must be at least 1"),
         ("compare digits --seeds few", "invalid int value: 'few'"),
+        (
+            "compare digits --vary batch_size",
+            "NAME=X,Y in numbers, such as batch_size=16,32; got 'batch_size'",
+        ),
+        (
+            "compare digits --vary lr=0.1",
+            "one optimizer is varied at a time, not 8: say which (--optimizers)",
+        ),
+        ("compare digits --optimizers adam --vary bta_1=0.5", "did you mean 'beta_1'?"),
+        ("compare digits --optimizers adam --vary beta_1=1", "beta_1 must lie in [0, 1), got 1.0"),
+        ("compare digits --optimizers adam --vary lr=1 --vary beta_1=0.5", "not both lr and beta_1"),
         ("compare digits --data .", "embedded"),
         ("compare mnist --data .", "train-images-idx3-ubyte.gz is neither in"),
         ("compare", "required: TASK"),
         ("", "required: COMMAND"),
+        ("advise", "give the folders of studies, or say what the problem is like (--sparse, --rnn, ...)"),
+        ("advise --rnn .", "(--sparse, --rnn, ...), not both"),
+        ("advise --rnn --default adam", "--default names an optimizer of a study; give its folder"),
+        ("advise --transfomer", "no option is named '--transfomer'; did you mean '--transformer'?"),
+        ("advise none", "there is no study in none: study.json is missing"),
+        ("export none out.csv", "there is no study in none"),
+        ("export none", "required: OUT"),
+        ("report none", "there is no study in none"),
+        ("report a b", "a report of several studies belongs to none of them: say where with --out"),
+        ("watch none", "there is no study in none"),
         ("kernel adm", "did you mean 'adam'?"),
         ("kernel adam --dtype float31", "float31"),
         ("kernel adam --dialect tf2", "no dialect is named 'tf2'; did you mean 'tf1'?"),
@@ -69,18 +94,23 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(capsys, tmp_pa
     assert "cannot be written" in said
 
 
-def test_a_missing_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("torch", "rich") else name)
-    status, said = answer(capsys, *COMPARE)
+@pytest.mark.parametrize(
+    "command",
+    [COMPARE, ["advise", "--rnn"], ["export", "a", "b.csv"], ["report", "a"], ["watch", "a"]],
+    ids=lambda command: command[0],
+)
+def test_a_missing_extra_is_named(capsys, monkeypatch, command):
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name in ("torch", "rich") else name)
+    status, said = answer(capsys, *command)
     assert status == 2
-    assert said == "thalweg compare: torch, rich not installed: pip install 'thalweg[study]'\n"
+    assert said == f"thalweg {command[0]}: torch, rich not installed: pip install 'thalweg[study]'\n"
 
 
 def test_compare_reports_and_a_second_time_finds_all_done(capsys, tmp_path):
     command = [*COMPARE, "--seeds", "2", "--batch-size", "128", "--dialect", "torch", "--out", str(tmp_path)]
     assert cli.main(command) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "digits: 4 training runs of 2 epochs training runs" in said
+    assert "digits: 4 training runs of 2 epochs" in said
     for expected in (
         "nadam",
         "sgd",
@@ -89,20 +119,149 @@ def test_compare_reports_and_a_second_time_finds_all_done(capsys, tmp_path):
     ):
         assert expected in said
     assert (tmp_path / "curves.png").exists()
+    assert "\x1b" not in said, "a file is no terminal"
     assert len(list((tmp_path / "trials").iterdir())) == 4
     assert cli.main(command) == 0
     assert "4 training runs of 2 epochs, 4 of them done before" in capsys.readouterr().out
 
 
-def test_crashed_runs_end_in_status_1(capsys, tmp_path, monkeypatch):
-    from thalweg.study import task
+CRASHES = """
+from thalweg.study.task import LOSS, Task
 
-    def broken(folder):
-        return task.Task("broken", "1", task.data.digits, list, task.cross_entropy)
 
-    monkeypatch.setitem(task.TASKS, "broken", broken)
-    assert cli.main(["compare", "broken", *COMPARE[2:], "--out", str(tmp_path)]) == 1
-    assert "6 of 6 runs crashed" in capsys.readouterr().out
+class Learner:
+    steps_per_epoch = 4
+    state_bytes = 0
+
+    def __init__(self, setting, seed):
+        self.steps = 0
+
+    def train(self, steps):
+        self.steps += steps
+        if self.steps > 1:
+            raise RuntimeError("on its way")
+        return {"loss": 1.0}
+
+    def evaluate(self, part):
+        return {"loss": 1.0}
+
+    def norms(self):
+        return {"gradient_norm": 1.0, "update_norm": 1.0}
+
+
+task = Task("crashes", "1", Learner, (LOSS,), epochs=2)
+"""
+
+
+def test_crashed_runs_end_in_status_1(capsys, tmp_path):
+    (tmp_path / "crashes.py").write_text(CRASHES)
+    command = ["compare", str(tmp_path / "crashes.py:task"), *COMPARE[2:], "--out", str(tmp_path / "study")]
+    assert cli.main([*command, "--no-defaults", "--seeds", "3"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6 of 6 runs crashed" in said
+    assert "RuntimeError: on its way" in said
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A study of one optimizer at two batch sizes, as the command line makes it."""
+    folder = tmp_path_factory.mktemp("study")
+    command = [*COMPARE[:2], "--optimizers", "adam", "--vary", "batch-size=64,256", "--lr", "0.01,0.1"]
+    options = ["--epochs", "1", "--seeds", "2", "--search-seeds", "1", "--jobs", "1", "--no-defaults"]
+    assert cli.main([*command, *options, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_compare_varies_one_setting(capsys, studied):
+    assert cli.main(["watch", str(studied), "--once"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("8 of 8 runs\n")
+    assert all(len(line) <= 80 for line in said.splitlines())
+    facts = json.loads((studied / "study.json").read_text())
+    assert facts["varied"] == {
+        "name": "batch_size",
+        "values": {"adam, batch size 64": 64, "adam, batch size 256": 256},
+    }
+    assert cli.main(["watch", str(studied)]) == 0
+    assert capsys.readouterr().out == said, "what is complete is not waited for"
+
+
+def test_compare_logs_what_it_runs(capsys, tmp_path, monkeypatch):
+    logged = []
+
+    class Book:
+        sentence = "the book is without the last training run"
+
+        def __init__(self, place):
+            self.place = place
+
+        def __call__(self, study, run):
+            logged.append((self.place, run.header["id"]))
+
+    monkeypatch.setattr("thalweg.study.trackers.TensorBoard", Book)
+    monkeypatch.setattr("thalweg.study.trackers.MLflow", Book)
+    books = ["--tensorboard", str(tmp_path / "logs"), "--mlflow", "sqlite://"]
+    command = [*COMPARE, "--epochs", "1", "--seeds", "1", "--out", str(tmp_path / "study")]
+    assert cli.main([*command, *books]) == 0
+    assert "not logged again" not in capsys.readouterr().out
+    assert len(logged) == len(set(logged)) == 2 * 2
+    assert {place for place, _ in logged} == {tmp_path / "logs", "sqlite://"}
+    assert cli.main([*command, *books]) == 0
+    said = capsys.readouterr().out
+    assert "What was done before is not logged again." in said
+    assert "the book is without the last training run" in said
+    assert len(logged) == 4
+
+
+def test_advise_says_what_a_study_shows(capsys, studied):
+    assert cli.main(["advise", str(studied)]) == 0
+    one = capsys.readouterr().out
+    assert one.startswith("Use adam, batch size ")
+    assert "\n    test loss " in one, "what it rests on"
+    assert cli.main(["advise", str(studied), str(studied)]) == 0
+    heading = f"digits ({studied}):\n\n"
+    assert capsys.readouterr().out == f"{heading}{one}\n{heading}{one}"
+    status, said = answer(capsys, "advise", str(studied), "--default", "adam, batch size 65")
+    assert (status, said.count("\n")) == (2, 1)
+    assert "did you mean 'adam, batch size 64'?" in said
+
+
+def test_advise_without_a_study_is_by_rules_of_thumb_and_says_so(capsys):
+    assert cli.main(["advise", "--sparse", "--large-batch"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Rules of thumb from the literature; nothing was measured on your problem:\n\n")
+    assert "Adagrad, or Adam" in said
+    assert "\n    Duchi, Hazan & Singer 2011" in said
+    assert "warm it up" in said
+    assert "Clip" not in said
+    with pytest.raises(SystemExit):
+        cli.main(["advise", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for name, meaning in FEATURES.items():
+        assert f"--{name} {meaning}" in told
+
+
+@pytest.mark.parametrize(("options", "rows"), [([], 8), (["--evaluations"], 8)])
+def test_export_writes_a_table(capsys, studied, tmp_path, options, rows):
+    out = tmp_path / "study.csv"
+    assert cli.main(["export", str(studied), str(out), *options]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    header, *lines = out.read_text().splitlines()
+    assert len(lines) == rows
+    assert ("gradient_norm" in header, "status" in header) == (True, not options)
+
+
+def test_report_is_written_anew_for_one_study_or_several(capsys, studied, tmp_path):
+    (studied / "report.html").unlink()
+    assert cli.main(["report", str(studied)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == str(studied / "report.html")
+    assert all(Path(path).stat().st_size for path in said)
+    assert cli.main(["report", str(studied), str(studied), "--out", str(tmp_path / "new" / "both")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "new" / "both" / "report.html")
+    status, said = answer(capsys, "report", str(studied), "--out", str(studied / "study.json"))
+    assert (status, said.count("\n")) == (2, 1)
+    assert "study.json cannot be written" in said
 
 
 def test_the_version(capsys):
@@ -214,7 +373,7 @@ def test_the_command_line_starts_without_torch_and_numba(tmp_path):
     code = (
         "import sys; from thalweg import cli; import thalweg.study.engine; cli.main(['rules']); "
         "cli.main(['explain', 'adam']); "
-        "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn', 'polars', 'rich'} & set(sys.modules)))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
@@ -231,7 +390,7 @@ def test_it_runs_as_a_module(tmp_path):
         cwd=tmp_path,
         env=os.environ | {"COLUMNS": "100"},
     )
-    for command in ("compare", "dialects", "explain", "kernel", "rules"):
+    for command in cli.COMMANDS:
         assert command in found.stdout
 
 

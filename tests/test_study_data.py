@@ -1,13 +1,18 @@
+import dataclasses
 import gzip
 import hashlib
 import io
+import json
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from thalweg.study import data, task
+from thalweg.study import data, tasks
 from thalweg.study.data import IdxSet
 from thalweg.study.errors import StudyError
 
@@ -160,18 +165,135 @@ def test_a_cache_that_cannot_be_written_is_named(toy, mirrors, monkeypatch, tmp_
 def test_the_official_files_pass(name):
     if not (SHARED / name).exists():
         pytest.skip(f"no {name} files in {SHARED}")
-    found = task.get(name, SHARED).load()
+    found = tasks.get(name, SHARED).learner.data()
     assert found.train.inputs.shape == (55000, 784)
     assert found.validation.inputs.shape == (5000, 784)
     assert found.test.inputs.shape == (10000, 784)
     assert np.bincount(found.test.targets).size == 10
 
 
-def test_an_unknown_task_is_answered_with_the_nearest():
-    with pytest.raises(StudyError, match="fashion-mnist"):
-        task.get("fashon_mnist")
+# -- reviews and plain files ---------------------------------------------------------------------
+
+REVIEWS = [  # part, opinion, number, stars, text
+    ("train", "neg", 1, 2, "Bad\u2028film"),
+    ("train", "neg", 0, 1, "No."),
+    ("train", "pos", 10, 9, "Yes!"),
+    ("train", "pos", 9, 10, "Good"),
+    ("test", "neg", 0, 3, "Dull"),
+    ("test", "pos", 0, 8, "Fine"),
+]
+FOUND = (
+    data.Reviews(["No.", "Bad\u2028film", "Good", "Yes!"], [0, 0, 1, 1]),
+    data.Reviews(["Dull", "Fine"], [0, 1]),
+)
 
 
-def test_digits_take_no_folder(tmp_path):
-    with pytest.raises(StudyError, match="embedded"):
-        task.get("digits", tmp_path)
+def packed():
+    """The reviews as their authors publish them, among other files."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w:gz") as archive:
+        files = {f"{part}/{mood}/{n}_{stars}.txt": text for part, mood, n, stars, text in REVIEWS}
+        files |= {
+            "README": "Large Movie Review Dataset",
+            "train/unsup/0_0.txt": "?",
+            "train/urls_pos.txt": "http",
+        }
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"aclImdb/{name}")
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return held.getvalue()
+
+
+@pytest.fixture
+def imdb(monkeypatch, tmp_path):
+    """Both forms of the reviews, which count as the official ones, and an empty cache."""
+    lines = {"train.jsonl": [], "test.jsonl": []}
+    for part, mood, n, stars, text in REVIEWS:
+        review = {"id": n, "label": int(mood == "pos"), "rating": stars, "text": text}
+        lines[f"{part}.jsonl"].append(json.dumps(review, ensure_ascii=False))
+    contents = {name: "\n".join(found).encode() for name, found in lines.items()}
+    archive = {"aclImdb_v1.tar.gz": packed()}
+    for name, held in (("IMDB", contents), ("IMDB_ARCHIVE", archive)):
+        checksums = {file: hashlib.sha256(content).hexdigest() for file, content in held.items()}
+        monkeypatch.setattr(data, name, dataclasses.replace(getattr(data, name), checksums=checksums))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return contents | archive
+
+
+def test_reviews_are_the_same_from_lines_and_from_the_archive(imdb, tmp_path):
+    (tmp_path / "lines" / "imdb").mkdir(parents=True)
+    (tmp_path / "lines" / "imdb" / "train.jsonl.gz").write_bytes(gzip.compress(imdb["train.jsonl"]))
+    (tmp_path / "lines" / "test.jsonl").write_bytes(imdb["test.jsonl"])
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "aclImdb_v1.tar.gz").write_bytes(imdb["aclImdb_v1.tar.gz"])
+    assert data.reviews(tmp_path / "lines") == data.reviews(tmp_path / "archive") == FOUND
+    with pytest.raises(StudyError, match=r"train\.jsonl\.gz is neither in .*--data"):
+        data.reviews(tmp_path)
+
+
+def test_the_archive_is_downloaded_as_it_is(imdb, monkeypatch):
+    asked = []
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        return io.BytesIO(imdb["aclImdb_v1.tar.gz"])
+
+    monkeypatch.setattr(data.urllib.request, "urlopen", urlopen)
+    assert data.reviews() == FOUND == data.reviews()
+    assert asked == ["https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"]
+
+
+@pytest.mark.parametrize("keep", [0, 100, 300])
+def test_a_truncated_archive_is_named(imdb, tmp_path, keep):
+    (tmp_path / "aclImdb_v1.tar.gz").write_bytes(imdb["aclImdb_v1.tar.gz"][:keep])
+    with pytest.raises(StudyError, match=r"aclImdb_v1\.tar\.gz is not the official .*fetch it again"):
+        data.reviews(tmp_path)
+
+
+# -- the user's own ------------------------------------------------------------------------------
+
+
+@given(st.integers(30, 300), st.integers(0, 5), st.lists(st.integers(1, 8), min_size=3, max_size=3))
+def test_a_split_is_a_partition_in_the_given_shares(count, seed, shares):
+    fractions = [share / sum(shares) for share in shares]
+    found = data.split(count, fractions, seed)
+    assert sorted(np.concatenate(found)) == list(range(count))
+    for part, fraction in zip(found, fractions, strict=True):
+        assert abs(len(part) - fraction * count) <= 1
+    again = data.split(count, fractions, seed)
+    assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
+    assert not np.array_equal(found[0], data.split(count, fractions, seed + 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, 2], np.int64),
+        ([True, False], np.int64),
+        (np.ones(2, np.uint8), np.int64),
+        ([1.0, 2], np.float32),
+        (np.ones(2), np.float32),
+        (np.ones(2, np.float16), np.float32),
+    ],
+)
+def test_numbers_become_what_models_take(values, dtype):
+    found = data.dense(values, "X")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.asarray(values))
+
+
+def test_prepared_arrays_are_kept_by_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calls = []
+
+    def prepare():
+        calls.append(1)
+        return {"a": np.arange(3), "b": np.ones((2, 2), np.uint8)}
+
+    for name in ("one", "one", "two"):
+        found = data.kept(name, prepare)
+        assert found["a"].tolist() == [0, 1, 2]
+        assert found["b"].dtype == np.uint8
+    assert len(calls) == 2
+    assert sorted(path.name for path in (data.cache() / "prepared").iterdir()) == ["one.npz", "two.npz"]

@@ -1,161 +1,154 @@
 import math
 
+import numpy as np
 import pytest
 
-from study_cases import small
-from thalweg.study import words
-from thalweg.study.statistics import Ranking, Setting, Spread, Summary, rank
-from thalweg.study.store import Run
+from study_cases import BLOBS, found, small
+from thalweg.study import statistics
+from thalweg.study.errors import StudyError
+from thalweg.study.study import Study
+
+GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]
+NEAR = [0.11, 0.10, 0.13, 0.12, 0.15, 0.14]
 
 
-def ended(val_loss, test_loss, seconds=1.0):
-    """A run of two epochs; None: it diverged in the second."""
-    epochs = tuple({"epoch": i, "loss": 3.0 / i, "val_loss": (val_loss or 1.0) + 2 - i} for i in (1, 2))
-    if val_loss is None:
-        return Run({}, epochs[:1], {"status": "diverged", "reason": "not finite"})
-    end = {"status": "finished", "test_loss": test_loss, "test_accuracy": 0.9, "seconds": seconds, "step": 10}
-    return Run({}, epochs, end)
+def find(**contestants):
+    return statistics.find(found(contestants))
 
 
-def summary(name, *settings):
-    """A contestant from (lr, [(val_loss, test_loss) a seed])."""
-    contestant = small(optimizers=[name]).contestants[0]
-    return Summary(
-        contestant, tuple(Setting(lr, tuple(ended(*run) for run in runs)) for lr, runs in settings)
+def test_contestants_are_ranked_and_told_apart_by_their_intervals():
+    findings = find(sgd={"final": WORSE}, adam={"final": GOOD}, nadam={"final": NEAR})
+    assert [s.name for s in findings.summaries] == ["adam", "nadam", "sgd"]
+    assert findings.verdicts == {"adam": "best", "nadam": "tie", "sgd": "worse"}
+    assert [s.name for s in findings.tied] == ["adam", "nadam"]
+    assert [s.name for s in findings.behind] == ["sgd"]
+    lag = findings.lag(findings.summaries[2])
+    assert lag.estimate == pytest.approx(1.9, abs=0.1)
+    assert lag.low > 1
+    assert findings.beats(findings.summaries[0], findings.summaries[2]).estimate == 1
+
+
+def test_losses_that_may_be_negative_are_compared_by_their_difference():
+    findings = find(sgd={"final": [x - 1 for x in WORSE]}, adam={"final": [x - 1 for x in GOOD]})
+    assert not findings.relative
+    assert findings.lag(findings.summaries[1]).estimate == pytest.approx(0.115, abs=0.01)
+    assert findings.verdicts == {"adam": "best", "sgd": "worse"}
+
+
+@pytest.mark.parametrize(("values", "low", "high"), [((0.99, 0.95, 0.9), 0, 1), ((0.01, 0.05), 0, 1)])
+def test_an_accuracy_stays_between_nothing_and_everything(values, low, high):
+    study = found({"sgd": {"final": [0.1] * len(values)}})
+    for run, value in zip(study.runs.values(), values, strict=True):
+        run.end["test_accuracy"] = value
+    interval = statistics.find(study).summaries[0].best.median("test_accuracy")
+    assert interval.estimate == pytest.approx(np.median(values))
+    assert low <= interval.low < min(values)
+    assert max(values) < interval.high <= high
+
+
+def test_who_failed_is_last_and_not_tied():
+    findings = find(sgd={"search": {0.1: [math.inf], 1.0: [math.inf]}}, adam={"final": GOOD})
+    assert findings.verdicts == {"adam": "best", "sgd": "failed"}
+    assert [s.name for s in findings.failed] == ["sgd"]
+    assert findings.summaries[1].best is None
+    assert findings.summaries[1].failed == 2
+
+
+def test_nothing_that_went_through_leaves_nobody():
+    findings = find(sgd={"search": {0.1: [math.inf]}}, adam={"search": {0.1: [math.inf]}})
+    assert findings.leader is None
+    assert findings.tied == findings.behind == ()
+    assert findings.seeds == 0
+
+
+def test_without_finals_the_search_so_far_ranks_by_validation():
+    search = {"sgd": {"search": {0.1: [0.5, 0.6], 1.0: [0.3, 0.3]}}, "adam": {"search": {0.1: [0.2, 0.2]}}}
+    findings = statistics.find(found(search, complete=False, total=20))
+    assert findings.figure == "val_loss"
+    assert [s.name for s in findings.summaries] == ["adam", "sgd"]
+    assert findings.summaries[1].best.lr == 1.0
+
+
+def test_the_best_of_the_search_counts_failures_as_worst():
+    search = {0.1: [0.4, 0.4, 0.4], 0.2: [0.1, math.inf, math.inf], 0.3: [0.2, 0.2, math.inf]}
+    (summary,) = find(sgd={"search": search}).summaries
+    assert summary.best.lr == 0.3
+    assert summary.failed == 3
+    assert summary.on_edge
+
+
+def test_the_sweep_is_of_the_learning_rate_alone_and_sorted():
+    study = found({"sgd": {"search": {1.0: [0.5], 0.1: [0.3], 0.3: [0.31]}, "final": GOOD}})
+    entries = [*study.entries]
+    further = statistics.find(study).summaries[0]
+    assert [s.lr for s in further.sweep] == [0.1, 0.3, 1.0]
+    tuned = entries[0].__class__("more", "sgd", "search", {"lr": 0.2, "beta": 0.5}, 0, None)
+    study.entries = (*entries, tuned)
+    study.runs["more"] = study.runs[entries[0].id]
+    (summary,) = statistics.find(study).summaries
+    assert [s.lr for s in summary.sweep] == [0.1, 0.3, 1.0]
+    assert len(summary.search) == 4
+    assert summary.search[-1].hyperparameters == {"lr": 0.2, "beta": 0.5}
+
+
+def test_the_region_and_best_of_k_come_from_the_search():
+    search = {0.01: [0.9, 0.8], 0.1: [0.30, 0.31], 1.0: [0.31, 0.32], 10.0: [math.inf] * 2}
+    (summary,) = find(sgd={"search": search, "final": GOOD}).summaries
+    assert (summary.region.best, summary.region.open_below) == (0.1, False)
+    assert summary.region.high == 1.0, "beside a rate that fails, the region ends at the last good one"
+    assert summary.best_of.estimate[-1] == pytest.approx(0.305)
+    assert np.all(np.diff(summary.best_of.estimate[1:]) <= 0)
+    assert find(sgd={"final": GOOD}).summaries[0].region is None
+
+
+def test_the_gain_over_the_default_is_a_ratio_by_seed():
+    given = {"search": {0.1: [0.1], 1.0: [0.2]}, "final": GOOD, "default": [2 * x for x in GOOD]}
+    gain = find(sgd=given).summaries[0].gain()
+    assert (gain.estimate, gain.low, gain.high) == pytest.approx((2, 2, 2))
+    assert find(sgd={"final": GOOD}).summaries[0].gain() is None
+
+
+def test_a_curve_has_the_steps_that_all_runs_share():
+    (summary,) = find(sgd={"final": [0.1, 0.3, 0.2]}).summaries
+    curve = summary.best.curve("val_loss")
+    assert curve.step.tolist() == [5, 10, 15]
+    assert curve.epoch.tolist() == [0.5, 1, 1.5]
+    assert (curve.median[-1], curve.low[-1], curve.high[-1]) == (0.2, 0.1, 0.3)
+    short = statistics.find(found({"sgd": {"final": [0.1, math.inf, 0.2]}})).summaries[0]
+    assert short.best.curve("val_loss").low.tolist() == [3, 2, 0.1], "runs that failed have no curve"
+    assert short.best.curve("val_nothing") is None
+
+
+def test_the_target_is_what_three_of_four_reach():
+    findings = find(
+        a={"final": [0.1] * 3}, b={"final": [0.2] * 3}, c={"final": [0.3] * 3}, d={"final": [0.9] * 3}
     )
+    assert findings.target == pytest.approx(0.3)
+    by_name = {s.name: s for s in findings.summaries}
+    assert findings.to_target(by_name["a"]).estimate == 15
+    assert findings.to_target(by_name["a"], "seconds").estimate == pytest.approx(0.03)
+    assert findings.to_target(by_name["d"]).estimate == math.inf
 
 
-def ranking(**losses):
-    """Contestants from their seeds' test losses, best first."""
-    return Ranking(tuple(summary(name, (0.1, [(x, x) for x in values])) for name, values in losses.items()))
+def test_a_profile_is_across_tasks():
+    studies = [found({"a": {"final": [0.1] * 3}, "b": {"final": [0.9] * 3}}) for _ in range(2)]
+    names, profile = statistics.across(studies)
+    assert names == ["a", "b"]
+    assert profile.score.tolist() == [1, 1], "the worse of two sets the target"
+    with pytest.raises(StudyError, match="two tasks or more"):
+        statistics.across(studies[:1])
+    with pytest.raises(StudyError, match="no contestant in common"):
+        statistics.across([studies[0], found({"c": {"final": [0.1] * 3}})])
 
 
-def names(summaries):
-    return [s.contestant.name for s in summaries]
-
-
-def test_a_spread_knows_its_middle_and_its_ends():
-    assert (Spread((3.0, 1.0, 2.0)).median, Spread((3.0, 1.0)).low, Spread((3.0, 1.0)).high) == (2, 1, 3)
-    assert math.isnan(Spread(()).median)
-    assert math.isnan(Spread(()).high)
-
-
-def test_the_best_rate_has_the_lowest_median_validation_loss():
-    found = summary(
-        "adam",
-        (0.1, [(0.3, 0.0), (0.3, 0.0), (0.3, 0.0)]),
-        (0.2, [(0.2, 1.0), (0.9, 1.0), (0.2, 1.0)]),
-        (0.3, [(0.25, 0.5), (0.25, 0.5), (0.25, 0.5)]),
-    )
-    assert found.best.lr == 0.2
-    assert found.best.figure("test_loss").values == (1, 1, 1)
-    assert not found.on_edge
-
-
-def test_diverged_runs_count_as_worst_and_are_counted():
-    bad, good = (None, None), (0.1, 0.1)
-    found = summary("adam", (0.1, [bad, bad, good]), (0.2, [(0.4, 0.4), bad, (0.4, 0.5)]), (0.3, [bad] * 3))
-    assert found.best.lr == 0.2
-    assert found.best.losses("test_loss").values == (0.4, 0.5, math.inf)
-    assert found.best.figure("test_loss").values == (0.4, 0.5)
-    assert (found.count("diverged"), found.count("finished")) == (6, 3)
-    assert len(found.best.curve("loss")) == 2, "the curve is that of the runs that went through"
-
-
-def test_a_best_rate_at_an_end_is_pointed_out():
-    assert summary("adam", (0.1, [(0.1, 0)]), (0.2, [(0.2, 0)])).on_edge
-    assert summary("adam", (0.2, [(0.2, 0)]), (0.1, [(0.1, 0)]), (0.05, [(0.3, 0)])).on_edge is False
-    assert not summary("adam", (0.1, [(0.1, 0)])).on_edge, "one rate alone is nobody's choice"
-
-
-def test_overlapping_seeds_are_a_tie_and_separate_ones_are_not():
-    found = ranking(adam=(0.10, 0.12, 0.14), nadam=(0.13, 0.15, 0.16), sgd=(0.15, 0.2, 0.3))
-    assert names(found.tied) == ["adam", "nadam"]
-    assert names(found.behind) == ["sgd"]
-    assert found.chance == pytest.approx(0.1)
-
-
-def test_one_seed_tells_nobody_apart():
-    assert names(ranking(adam=(0.1,), sgd=(9,)).behind) == []
-
-
-def test_the_chance_of_a_false_call_is_that_of_separate_samples():
-    # Of all orders of 2 + 2 values, those with one contestant's both below the other's: 2 of 6.
-    assert ranking(adam=(1, 2), sgd=(3, 4)).chance == pytest.approx(1 / 3)
-
-
-def test_a_leader_with_a_diverged_seed_beats_nobody():
-    found = Ranking(
-        (summary("adam", (0.1, [(0.1, 0.1), (0.1, 0.1), (None, None)])), *ranking(sgd=(2, 2, 2)).summaries)
-    )
-    assert names(found.tied) == ["adam", "sgd"]
-
-
-def test_whoever_never_went_through_is_behind():
-    found = Ranking((*ranking(sgd=(1, 2, 3)).summaries, summary("adam", (0.1, [(None, None)] * 3))))
-    assert names(found.behind) == ["adam"]
-
-
-def test_the_answer_names_a_winner_only_where_there_is_one():
-    plan = small()
-    clear = words.answer(plan, ranking(adam=(0.1, 0.1, 0.1), nadam=(0.2, 0.2, 0.2), sgd=(0.3, 0.3, 0.3)))
-    assert clear.startswith("Best is adam at learning rate 0.1: test loss 0.100")
-    tie = words.answer(plan, ranking(adam=(0.1, 0.3, 0.5), nadam=(0.2, 0.4, 0.6), sgd=(2, 3, 4)))
-    assert tie.startswith("adam and nadam are within the seeds' noise of the best; sgd is behind by more.")
-    level = words.answer(plan, ranking(adam=(0.1, 0.3, 0.5), nadam=(0.2, 0.4, 0.6)))
-    assert level.startswith("No optimizer can be told from another")
-    alone = words.answer(plan, ranking(adam=(0.1,), sgd=(9,)))
-    assert "no optimizer can be called better" in alone
-    nothing = words.answer(plan, Ranking((summary("adam", (0.1, [(None, None)])),)))
-    assert nothing == "No run went through, at any learning rate."
-    single = words.answer(plan, ranking(adam=(0.1, 0.1)))
-    assert single.startswith("adam at learning rate 0.1")
-
-
-def test_the_notes_say_what_the_answer_rests_on():
-    alike = ranking(adam=(0.1, 0.2), sgd=(0.3, 0.4))
-    assert "one time in 3." in words.notes(small(), alike)[0]
-    assert "All ran at one learning rate, 0.1" in words.notes(small(), alike)[1]
-    bad = (None, None)
-    tuned = Ranking(
-        (summary("adam", (0.1, [(0.1, 0.1)]), (0.2, [bad])), summary("sgd", (0.1, [bad]), (0.2, [bad])))
-    )
-    assert words.notes(small(), tuned) == [
-        "The best learning rate of adam lies at an end of the range tried: "
-        "a better one may lie beyond (--lr).",
-        "3 of 8 runs diverged: adam 1, sgd 2.",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.1, "0.100"),
-        (0.98765, "0.988"),
-        (12.34, "12.3"),
-        (123.4, "123"),
-        (1e-6, "1.00e-06"),
-        (math.nan, "–"),
-    ],
-)
-def test_numbers_have_three_figures(value, text):
-    assert words.number(value) == text
-
-
-def test_rank_reads_the_store(tmp_path):
-    from thalweg.study import engine
-    from thalweg.study.store import Store
-
-    store, plan = Store(tmp_path), small(optimizers=["sgd", "adam"], lr=[0.001, 0.1, 1e30], seeds=2)
-    store.open()
-    list(engine.run(plan.trials, store, jobs=1))
-    found = rank(plan, store)
-    assert sorted(names(found.summaries)) == ["adam", "sgd"]
-    assert found.seeds == 2
-    for one in found.summaries:
-        assert [setting.lr for setting in one.settings] == [0.001, 0.1, 1e30]
-        assert one.best.lr == 0.1
-        assert one.count("diverged") >= 2
-        assert one.seconds_per_step > 0
-    losses = [one.best.figure("test_loss").median for one in found.summaries]
-    assert losses == sorted(losses)
+def test_a_study_that_ran_is_read_from_its_folder(tmp_path):
+    study = Study.of(small(BLOBS, ("sgd", "adam"), (0.01, 0.1, 1e30)), tmp_path).resume()
+    findings = statistics.find(Study.open(tmp_path))
+    assert {s.name for s in findings.summaries} == {"sgd", "adam"}
+    for summary in findings.summaries:
+        assert summary.failed == summary.count("diverged") >= 1
+        assert summary.best.lr == study.winners[summary.name]["lr"]
+        assert summary.best.seconds_per_step.estimate > 0
+        assert summary.best.median("test_accuracy").estimate <= 1
+        assert len(summary.default.runs) == 2
+    assert findings.figure == "test_loss"

@@ -1,5 +1,10 @@
 """Gradient-descent optimizers: a rule is written once, runs everywhere, and is compared fairly."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from thalweg import schedules
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError
 from thalweg.hyperparameters import Hyperparameter, hyper
@@ -36,6 +41,13 @@ from thalweg.treatments import (
 
 # After the package of that name: `thalweg.rules()` lists names, `thalweg.rules.Adam` is a rule.
 from thalweg.registry import get, rules  # isort: skip
+
+if TYPE_CHECKING:
+    from thalweg.study.contestant import Contestant as Contestant
+    from thalweg.study.plan import Budget as Budget
+    from thalweg.study.study import Study as Study
+    from thalweg.study.study import compare as compare
+    from thalweg.study.task import Task as Task
 
 __version__ = "0.1.0"
 
@@ -77,3 +89,27 @@ __all__ = [
     "schedules",
     "trace",
 ]
+
+# What compares optimizers is loaded when it is asked for: it needs more than the rules do.
+_STUDY = {
+    "Budget": "plan",
+    "Contestant": "contestant",
+    "Study": "study",
+    "Task": "task",
+    "compare": "study",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STUDY:
+        raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"thalweg.study.{_STUDY[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("thalweg"):
+            raise
+        raise ImportError(f"thalweg.{name} needs {error.name}: pip install 'thalweg[study]'") from error
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_STUDY]

@@ -8,18 +8,14 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 import thalweg
-from thalweg.dialects import DIALECTS
 from thalweg.errors import nearest
-
-# Whatever `compare` imports beyond the core: the modules of the extra `study`.
-STUDY = ("torch", "joblib", "rich", "matplotlib", "jinja2", "sklearn")
-
-_DIALECTS = f"{', '.join([*DIALECTS][:-1])} or {[*DIALECTS][-1]}"
+from thalweg.study import commands as study_commands
+from thalweg.study.commands import DIALECTS, names
+from thalweg.study.errors import StudyError
 
 
 class Wrong(Exception):  # noqa: N818  (an answer to the user, not a fault of ours)
@@ -62,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(COMMANDS[arguments.command][0](arguments))
         sys.stdout.flush()
         return status
-    except Wrong as wrong:
+    except (Wrong, StudyError) as wrong:
         print(f"thalweg {arguments.command}: {wrong}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -71,51 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130
-
-
-def compare(arguments: argparse.Namespace) -> int:
-    """Train a task with several optimizers and report which did how."""
-    absent = [module for module in STUDY if find_spec(module) is None]
-    if absent:
-        raise Wrong(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
-
-    from rich.console import Console
-
-    from thalweg.study import engine, plan, report, statistics, task, terminal, words
-    from thalweg.study.errors import StudyError
-    from thalweg.study.store import Store
-
-    console = Console(highlight=False)
-    try:
-        with _asked():
-            asked = plan.make(
-                task.get(arguments.task, arguments.data),
-                arguments.optimizers or plan.CLASSICAL,
-                dialect=arguments.dialect,
-                lr=arguments.lr,
-                epochs=arguments.epochs,
-                batch_size=arguments.batch_size,
-                seeds=arguments.seeds,
-            )
-        store = Store(arguments.out or Path("studies") / asked.task.name)
-        store.open()
-        trials = engine.missing(asked, store)
-        done = len(asked.trials) - len(trials)
-        console.print(
-            f"{asked.task.name}: {len(asked.trials)} training runs of {asked.epochs} epochs"
-            + (f", {done} of them done before" if done else "")
-        )
-        for _ in terminal.progress(engine.run(trials, store, arguments.jobs), len(trials), console):
-            pass
-        ranking = statistics.rank(asked, store)
-        page, picture = report.write(store.folder, asked, ranking)
-    except StudyError as error:
-        raise Wrong(str(error)) from None
-    console.print("", terminal.table(asked, ranking), "", sep="\n")
-    for sentence in (words.answer(asked, ranking), *words.notes(asked, ranking)):
-        console.print(sentence, markup=False)
-    print(f"\nReport: {page}\nCurves: {picture}")
-    return 1 if any(summary.count("crashed") for summary in ranking.summaries) else 0
 
 
 def convert(arguments: argparse.Namespace) -> int:
@@ -218,29 +169,11 @@ def _parser() -> Parser:
     parser = Parser(prog="thalweg", description="Gradient-descent optimizers, compared fairly.")
     parser.add_argument("--version", action="version", version=f"thalweg {thalweg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
-    for name, (function, add_arguments) in COMMANDS.items():
+    for name, (function, add_arguments) in sorted(COMMANDS.items()):
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(parser=command)
         add_arguments(command)
     return parser
-
-
-def _compare_arguments(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("task", metavar="TASK", help="digits, mnist or fashion-mnist")
-    add("--optimizers", type=_names, metavar="A,B", help="rules to compare (default: the eight classical)")
-    add("--lr", type=_rates, metavar="X,Y", help="learning rates to try (default: a half-decade grid)")
-    add("--epochs", type=int, metavar="N", help="passes over the training data (default: the task's)")
-    add("--batch-size", type=int, metavar="N", help="examples a step (default: the task's)")
-    add("--seeds", type=int, metavar="N", default=3, help="runs of each setting (default: 3)")
-    add("--jobs", type=int, metavar="N", help="processes at a time (default: one for every core)")
-    add("--out", type=Path, metavar="DIR", help="the study's folder (default: studies/TASK)")
-    add("--data", type=Path, metavar="DIR", help="folder of the data files (default: downloaded once)")
-    add(
-        "--dialect",
-        default="keras",
-        help=f"whose arithmetic and defaults: {_DIALECTS} (default: keras)",
-    )
 
 
 def _convert_arguments(command: argparse.ArgumentParser) -> None:
@@ -255,7 +188,7 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
     add("--from", dest="source", metavar="FRAMEWORK", help=f"{frameworks} (default: as IN tells)")
     add("--to", dest="target", metavar="FRAMEWORK", help="likewise (default: the usual one for OUT's ending)")
     add("--rule", metavar="RULE", help="what IN follows, where it does not tell")
-    add("--dialect", metavar="NAME", help=f"of RULE: {_DIALECTS} (default: that of --from)")
+    add("--dialect", metavar="NAME", help=f"of RULE: {DIALECTS} (default: that of --from)")
     add(
         "--set",
         type=_setting,
@@ -294,7 +227,7 @@ def _dialects_arguments(command: argparse.ArgumentParser) -> None:
     command.epilog = (recognise.__doc__ or "").partition("\n\n")[2]
     add = command.add_argument
     add("file", metavar="FILE", nargs="?", type=Path, help="a recording, .npz: see below")
-    add("--rule", type=_names, metavar="A,B", help="rules to hold against it (default: all)")
+    add("--rule", type=names, metavar="A,B", help="rules to hold against it (default: all)")
     add(
         "--set",
         type=_setting,
@@ -307,15 +240,11 @@ def _dialects_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _dialect_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dialect", default="paper", help=f"{_DIALECTS} (default: paper)")
+    command.add_argument("--dialect", default="paper", help=f"{DIALECTS} (default: paper)")
 
 
 def _no_arguments(command: argparse.ArgumentParser) -> None:
     pass
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _setting(text: str) -> tuple[str, float | bool | None]:
@@ -347,17 +276,8 @@ def _as_options(message: str) -> str:
     return re.sub(r"""\b(\w+)=(True|\d+|"[^"]*"|'[^']*')?(?=[\s,:;)]|$)""", option, message)
 
 
-def _rates(text: str) -> list[float]:
-    try:
-        return [float(rate) for rate in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"learning rates are numbers with commas between, such as 0.001,0.01; got {text!r}"
-        ) from None
-
-
 COMMANDS = {
-    "compare": (compare, _compare_arguments),
+    **study_commands.COMMANDS,
     "convert": (convert, _convert_arguments),
     "dialects": (dialects, _dialects_arguments),
     "explain": (explain, _explain_arguments),

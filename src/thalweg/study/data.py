@@ -1,4 +1,4 @@
-"""Where examples come from: embedded, in a folder, in the cache, or downloaded.
+"""Where examples come from: embedded, given and split, in a folder, in the cache, or downloaded.
 
 Images are float32 in [0, 1], one row of pixels each; labels are int64 class numbers.
 """
@@ -6,18 +6,29 @@ Images are float32 in [0, 1], one row of pixels each; labels are int64 class num
 import gzip
 import hashlib
 import http.client
+import io
+import json
 import os
+import tarfile
 import tempfile
 import urllib.request
+import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from thalweg.study.errors import StudyError
+
+Array: TypeAlias = npt.NDArray[Any]
+
+SPLIT = (0.8, 0.1, 0.1)  # training, validation, test
 
 TIMEOUT = 30  # seconds without an answer before the next mirror is tried
 
@@ -29,13 +40,133 @@ class Part(NamedTuple):
     targets: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
     """A data set's three parts: to learn from, to choose by, and to report on."""
 
     train: Part
     validation: Part
     test: Part
+
+
+def is_sparse(array: Any) -> bool:
+    """Whether it is a scipy.sparse matrix or array."""
+    return hasattr(array, "tocsr")
+
+
+def dense(values: Any, what: str) -> Any:
+    """Values as a numpy array that tensors can be made of, or as a sparse matrix of float32 rows.
+
+    Real numbers become float32, truth values and whole numbers int64.
+
+    Args:
+        values: a numpy array, a tensor of any library, a table, a list, or a scipy.sparse matrix.
+        what: names them in errors.
+
+    Raises:
+        StudyError: they are not numbers, or not finite.
+    """
+    if is_sparse(values):
+        array = values.tocsr().astype(np.float32)
+        finite = np.isfinite(array.data).all()
+    else:
+        values = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+        if values.dtype.kind not in "fbiu" or not values.ndim:
+            raise StudyError(f"{what} holds {values.dtype} of shape {values.shape}, where numbers are wanted")
+        array = values.astype(np.float32 if values.dtype.kind == "f" else np.int64, copy=False)
+        finite = array.dtype.kind == "i" or np.isfinite(array).all()
+    if not finite:
+        raise StudyError(f"{what} holds nan or infinity: drop those examples, or fill them in")
+    return array
+
+
+def examples(inputs: Any, targets: Any, what: str) -> Part:
+    """Inputs and targets of one part, as `dense` makes them.
+
+    Raises:
+        StudyError: they are empty or of different lengths; or as `dense`.
+    """
+    inputs, targets = dense(inputs, f"X of {what}"), dense(targets, f"y of {what}")
+    if inputs.shape[0] != len(targets):
+        raise StudyError(f"X of {what} has {inputs.shape[0]} examples, y has {len(targets)}")
+    if not len(targets):
+        raise StudyError(f"{what} is empty: every part needs examples")
+    return Part(inputs, targets)
+
+
+def split(count: int, fractions: Sequence[float] = SPLIT, seed: int = 0) -> list[Array]:
+    """Which examples are to train, to validate and to test: three sets of places without overlap.
+
+    Args:
+        count: how many examples there are.
+        fractions: of training, validation and test examples; they sum to 1.
+        seed: shuffles.
+
+    Raises:
+        StudyError: not three positive fractions with sum 1, or a part would be empty.
+    """
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise StudyError(
+            f"split is three positive fractions with sum 1 (train, validation, test), not {tuple(fractions)}"
+        )
+    ends = [round(count * fractions[0]), round(count * (fractions[0] + fractions[1]))]
+    parts = np.split(np.random.RandomState(seed).permutation(count), ends)
+    for name, found in zip(("training", "validation", "test"), parts, strict=True):
+        if not len(found):
+            raise StudyError(f"the {name} part is empty: {count} examples, split {tuple(fractions)}")
+    return parts
+
+
+def parts(given: Any) -> tuple[Any, Any, Any] | None:
+    """Three parts where three were given: as `Data`, as a mapping by name, or one after the other.
+
+    Raises:
+        StudyError: a mapping that has not just these three.
+    """
+    names = ("train", "validation", "test")
+    if isinstance(given, Data):
+        return given.train, given.validation, given.test
+    if isinstance(given, Mapping):
+        if set(given) != set(names):
+            raise StudyError(f"data has the parts {', '.join(map(str, given))}; wanted: {', '.join(names)}")
+        return tuple(given[name] for name in names)
+    return given if isinstance(given, tuple | list) and len(given) == 3 else None  # type: ignore[return-value]
+
+
+def gather(given: Any, fractions: Sequence[float] = SPLIT, seed: int = 0) -> Data:
+    """Data from what a user has.
+
+    Args:
+        given: `(X, y)`, which is split; or three such pairs, as `parts` takes them.
+        fractions: as in `split`.
+        seed: as in `split`.
+
+    Raises:
+        StudyError: none of these; or as `examples` and `split`, or two parts are the same examples.
+    """
+    found = parts(given)
+    if found is None:
+        inputs, targets = examples(*_pair(given, "data"), "data")
+        return Data(*(Part(inputs[rows], targets[rows]) for rows in split(len(targets), fractions, seed)))
+    names = ("the training part", "the validation part", "the test part")
+    pairs = zip(found, names, strict=True)
+    data = Data(*(examples(*_pair(pair, name), name) for pair, name in pairs))
+    for (a, one), (b, other) in combinations(
+        zip(names, (data.train, data.validation, data.test), strict=True), 2
+    ):
+        if one.inputs.shape == other.inputs.shape and _equal(one.inputs, other.inputs):
+            raise StudyError(f"{a} and {b} are the same examples: figures would flatter")
+    return data
+
+
+def _pair(given: Any, what: str) -> tuple[Any, Any]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise StudyError(f"{what} is {type(given).__name__}, where (X, y) or three parts of such are wanted")
+    return given[0], given[1]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return not (a != b).nnz if is_sparse(a) and is_sparse(b) else bool(np.array_equal(a, b))
 
 
 def digits() -> Data:
@@ -50,69 +181,73 @@ def digits() -> Data:
 
 
 @dataclass(frozen=True)
-class IdxSet:
-    """A data set in the four idx files of MNIST.
+class Files:
+    """Files of known content: in a folder, in the cache, or downloaded into it.
 
     Attributes:
-        name: its own name, and that of its folder.
+        name: the data set's own name, and that of its folder.
         mirrors: addresses of folders that hold the files, in the order to try them.
         checksums: sha256 of each file's **decompressed** bytes, by file name without ".gz": repacked
-            files with the same pixels are as good.
+            files of the same content are as good.
+        packed: what the mirrors add to the names.
     """
 
     name: str
     mirrors: tuple[str, ...]
     checksums: dict[str, str]
+    packed: str = ".gz"
 
-    def load(self, folder: Path | None = None) -> Data:
-        """The examples: the first 5,000 training images are the validation part.
-
-        Args:
-            folder: holds the four files, or a folder `name` that does. None: the cache, into which
-                missing files are downloaded.
-
-        Raises:
-            StudyError: a file is missing, damaged or of other content, or cannot be downloaded.
-        """
-        images, labels = self._pair("train", folder)
-        return Data(
-            train=Part(images[5000:], labels[5000:]),
-            validation=Part(images[:5000], labels[:5000]),
-            test=Part(*self._pair("t10k", folder)),
-        )
+    @property
+    def digest(self) -> str:
+        """Names the content: goes into a task's version."""
+        return hashlib.sha256(json.dumps(self.checksums).encode()).hexdigest()[:12]
 
     def find(self, folder: Path | None = None) -> None:
-        """Checks that all four files are there and right, downloading them where `load` would.
+        """Checks that all files are there and right, downloading them where `read` would.
 
         Raises:
-            StudyError: as `load`.
+            StudyError: as `read`.
         """
         for name in self.checksums:
-            self._read(name, folder)
+            self.read(name, folder)
 
-    def _pair(self, part: str, folder: Path | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        images = _array(self._read(f"{part}-images-idx3-ubyte", folder))
-        labels = _array(self._read(f"{part}-labels-idx1-ubyte", folder))
-        return images.reshape(len(images), -1).astype(np.float32) / np.float32(255), labels.astype(np.int64)
+    def read(self, name: str, folder: Path | None = None) -> bytes:
+        """One file's decompressed content.
 
-    def _read(self, name: str, folder: Path | None) -> bytes:
-        """One file's decompressed content."""
+        Args:
+            name: without ".gz".
+            folder: holds the files, or a folder `self.name` that does, packed or not. None: the cache,
+                into which a missing file is downloaded.
+
+        Raises:
+            StudyError: the file is missing, damaged or of other content, or cannot be downloaded.
+        """
         if folder is None:
-            path = cache() / self.name / f"{name}.gz"
+            path = cache() / self.name / (name + self.packed)
             if not path.exists():
                 self._download(path, name)
             return self._checked(path, name)
-        for path in (folder / f"{name}.gz", folder / self.name / f"{name}.gz"):
+        for path in self._places(name, folder):
             if path.exists():
                 return self._checked(path, name)
         raise StudyError(
-            f"{name}.gz is neither in {folder} nor in {folder / self.name}: give --data a folder that "
-            f"holds the four {self.name} files, or leave --data out to download them"
+            f"{name}{self.packed} is neither in {folder} nor in {folder / self.name}: give --data a folder "
+            f"that holds the {self.name} files ({', '.join(n + self.packed for n in self.checksums)}), or "
+            "leave --data out to download them"
         )
+
+    def exist(self, folder: Path) -> bool:
+        """Whether a folder has any of the files."""
+        return any(path.exists() for name in self.checksums for path in self._places(name, folder))
+
+    def _places(self, name: str, folder: Path) -> Iterator[Path]:
+        return (base / file for base in (folder, folder / self.name) for file in (f"{name}.gz", name))
 
     def _checked(self, path: Path, name: str) -> bytes:
         try:
-            content = gzip.decompress(path.read_bytes())
+            content = path.read_bytes()
+            if path.name != name:
+                content = gzip.decompress(content)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise StudyError(f"{path} is truncated or damaged: delete it and fetch it again") from None
         except OSError as error:
@@ -124,29 +259,79 @@ class IdxSet:
         return content
 
     def _download(self, path: Path, name: str) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Under another name until it is whole and right: another process may look.
-            folder = tempfile.TemporaryDirectory(dir=path.parent)
-        except OSError as error:
-            raise StudyError(f"{path.parent} cannot be written: {error.strerror}; give --data DIR") from None
         failures = []
-        with folder:
-            fresh = Path(folder.name) / path.name
+        with _fresh(path) as fresh:
             for mirror in self.mirrors:
                 try:
-                    with urllib.request.urlopen(f"{mirror}/{name}.gz", timeout=TIMEOUT) as answer:
+                    with urllib.request.urlopen(f"{mirror}/{path.name}", timeout=TIMEOUT) as answer:
                         fresh.write_bytes(answer.read())
                     self._checked(fresh, name)
                 except (OSError, http.client.HTTPException, StudyError) as error:
                     failures.append(f"{mirror}: {error}")
+                    fresh.unlink(missing_ok=True)
                 else:
-                    fresh.replace(path)
                     return
         raise StudyError(
-            f"{name}.gz could not be downloaded ({'; '.join(failures)}): fetch the four {self.name} files "
-            "by other means and give their folder with --data"
+            f"{path.name} could not be downloaded ({'; '.join(failures)}): fetch the {self.name} files "
+            f"({', '.join(n + self.packed for n in self.checksums)}) by other means and give their folder "
+            "with --data"
         )
+
+
+@contextmanager
+def _fresh(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path` once it is whole and right: another process may look."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent)
+    except OSError as error:
+        raise StudyError(f"{path.parent} cannot be written: {error.strerror}; give --data DIR") from None
+    with folder:
+        fresh = Path(folder.name) / path.name
+        yield fresh
+        if fresh.exists():
+            fresh.replace(path)
+
+
+def kept(name: str, prepare: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
+    """Arrays that take time to prepare: from the cache, else prepared and put there.
+
+    Args:
+        name: of the file, without ".npz"; says all that decides the content.
+        prepare: makes the arrays.
+    """
+    path = cache() / "prepared" / f"{name}.npz"
+    try:
+        with path.open("rb") as file, np.load(file) as held:
+            return dict(held)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or damaged: made anew
+        arrays = dict(prepare())
+        # Where the cache cannot be written they are made every time.
+        with suppress(StudyError, OSError), _fresh(path) as fresh:
+            np.savez(fresh, **arrays)  # type: ignore[arg-type]
+        return arrays
+
+
+class IdxSet(Files):
+    """A data set in the four idx files of MNIST."""
+
+    def load(self, folder: Path | None = None) -> Data:
+        """The examples: the first 5,000 training images are the validation part.
+
+        Raises:
+            StudyError: as `read`.
+        """
+        images, labels = self._pair("train", folder)
+        return Data(
+            train=Part(images[5000:], labels[5000:]),
+            validation=Part(images[:5000], labels[:5000]),
+            test=Part(*self._pair("t10k", folder)),
+        )
+
+    def _pair(self, part: str, folder: Path | None) -> tuple[Array, Array]:
+        images = _array(self.read(f"{part}-images-idx3-ubyte", folder))
+        labels = _array(self.read(f"{part}-labels-idx1-ubyte", folder))
+        return images.reshape(len(images), -1).astype(np.float32) / np.float32(255), labels.astype(np.int64)
 
 
 def cache() -> Path:
@@ -189,3 +374,71 @@ FASHION_MNIST = IdxSet(
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
 )
+
+SHAKESPEARE = Files(
+    "tinyshakespeare",
+    ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare",),
+    {"input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
+    packed="",
+)
+
+# The reviews as JSON lines, and as their authors publish them.
+IMDB = Files(
+    "imdb",
+    (),
+    {
+        "train.jsonl": "22c931623e67f3bdcd9935d0f5b568164a104a1bae7e7451e870d4257788cc66",
+        "test.jsonl": "bde59eb478b67f8646a76a95df08894faacb9eafa38ab43300f53ff33baae0a5",
+    },
+)
+IMDB_ARCHIVE = Files(
+    "imdb",
+    ("https://ai.stanford.edu/~amaas/data/sentiment",),
+    {"aclImdb_v1.tar.gz": "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"},
+    packed="",
+)
+
+
+class Reviews(NamedTuple):
+    """Texts and whether each is in favour (1) or not (0)."""
+
+    texts: list[str]
+    labels: list[int]
+
+
+def reviews(folder: Path | None = None) -> tuple[Reviews, Reviews]:
+    """The 25,000 training and 25,000 test reviews of IMDB, those against before those in favour.
+
+    Args:
+        folder: holds train.jsonl.gz and test.jsonl.gz, or the authors' aclImdb_v1.tar.gz. None: the
+            archive in the cache, downloaded if need be.
+
+    Raises:
+        StudyError: as `Files.read`.
+    """
+    if folder is None or IMDB_ARCHIVE.exist(folder):
+        archive = IMDB_ARCHIVE.read("aclImdb_v1.tar.gz", folder)
+        return _from_archive(archive, "train"), _from_archive(archive, "test")
+    train, test = (_from_lines(IMDB.read(name, folder)) for name in ("train.jsonl", "test.jsonl"))
+    return train, test
+
+
+def _from_lines(content: bytes) -> Reviews:
+    found = [json.loads(line) for line in content.decode().split("\n") if line]
+    found.sort(key=lambda review: (review["label"], review["id"]))
+    return Reviews([review["text"] for review in found], [review["label"] for review in found])
+
+
+def _from_archive(content: bytes, part: str) -> Reviews:
+    """Files are named `aclImdb/train/neg/12_3.txt`: part, opinion, number, stars."""
+    found = []
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            folders = member.name.split("/")
+            if folders[1:2] == [part] and folders[2:3] in (["neg"], ["pos"]) and member.isfile():
+                file = archive.extractfile(member)
+                assert file is not None, "a regular file"
+                number = int(folders[3].partition("_")[0])
+                found.append((int(folders[2] == "pos"), number, file.read().decode()))
+    found.sort(key=lambda review: review[:2])
+    return Reviews([text for _, _, text in found], [label for label, _, _ in found])

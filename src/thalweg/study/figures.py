@@ -1,33 +1,31 @@
-"""Learning curves and learning-rate sensitivity, drawn."""
+"""Charts drawn by matplotlib: as a picture, and as SVG elements that follow a page's colours."""
+
+from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from thalweg.study.plan import Plan
-from thalweg.study.statistics import Ranking, Setting, Spread
-
-# After Okabe & Ito 2008, https://jfly.uni-koeln.de/color/: told apart by colour-blind readers too;
-# darkened for white paper, lightened for the dark. Dashes tell apart what colours do not.
-LIGHT = ("#0072b2", "#d55e00", "#00805d", "#aa4499", "#b87a00", "#2f93d1", "#7a7a7a", "#202020")
-DARK = ("#4da6dc", "#f08a4b", "#2fc79b", "#e08ac8", "#f0b73f", "#8ccbf2", "#9a9a9a", "#f0f0f0")
-DASHES = ((), (5, 1.5), (1.5, 1.2))
+from thalweg.study import charts
+from thalweg.study.charts import Chart, Line, Look
 
 # Inks that appear nowhere else in a picture, so that a page can replace them by its own.
-INK, GRID = "#1f2328", "#d0d7de"
+INK, GRID, FAINT = "#1f2328", "#d0d7de", "#59636e"
 
-# The sensitivity picture ends where losses are this many times the best.
-CUT = 100
+# What belongs to no contestant.
+PLAIN = Look(INK, INK, ())
+
+# A picture of more lines would show none: the best are drawn, and the rest is left to the page and table.
+MOST = 12
 
 STYLE: Any = {
     "font.size": 11,
@@ -43,6 +41,7 @@ STYLE: Any = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # names are the user's
     "xtick.color": INK,
     "ytick.color": INK,
     "lines.linewidth": 1.8,
@@ -51,70 +50,47 @@ STYLE: Any = {
 }
 
 
-class Look(NamedTuple):
-    """How one contestant is drawn everywhere: which colour of the palette, which dashes."""
+def save(path: Path, pictures: Sequence[Chart], looks: Mapping[str, Look], title: str) -> None:
+    """Writes all charts as one picture; the file's ending chooses the format.
 
-    colour: int
-    dashes: tuple[float, ...]
-
-
-class Panel(NamedTuple):
-    """One picture: its title and what draws it."""
-
-    title: str
-    draw: Callable[[Axes], None]
-
-
-def looks(plan: Plan) -> dict[str, Look]:
-    """Each contestant's look, by name: all different up to 24 contestants."""
-    return {
-        contestant.name: Look(i % len(LIGHT), DASHES[i % len(DASHES)])
-        for i, contestant in enumerate(plan.contestants)
-    }
-
-
-def panels(plan: Plan, ranking: Ranking) -> list[Panel]:
-    """The pictures that a study has."""
-    look_of = looks(plan)
-    curves = {"loss": "Training loss", "val_loss": "Validation loss"} | {
-        f"val_{metric}": f"Validation {metric}" for metric in plan.task.metrics
-    }
-    found = [Panel(title, partial(_curves, name, ranking, look_of)) for name, title in curves.items()]
-    settings = [setting for summary in ranking.summaries for setting in summary.settings if _mostly(setting)]
-    if len({setting.lr for setting in settings}) > 1:
-        title = "Sensitivity to the learning rate"
-        found.append(Panel(title, partial(_sensitivity, ranking, look_of)))
-    return found
-
-
-def save(path: Path, plan: Plan, ranking: Ranking) -> None:
-    """Writes all panels as one picture; the file's ending chooses the format."""
-    found = panels(plan, ranking)
-    columns = 2 if len(found) > 1 else 1
-    rows = -(-len(found) // columns)
+    Raises:
+        OSError: it cannot be written.
+    """
+    columns = min(2, max(1, len(pictures)))
+    rows = max(1, math.ceil(len(pictures) / columns))
+    names = dict.fromkeys(line.name for chart in pictures for line in chart.lines if line.name in looks)
+    shown = list(names)[:MOST]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4 * columns, 4 * rows + 0.8), layout="constrained", dpi=150)
-        for place, panel in enumerate(found, 1):
+        for place, chart in enumerate(pictures, 1):
             axes = figure.add_subplot(rows, columns, place)
-            axes.set_title(panel.title)
-            panel.draw(axes)
+            axes.set_title(chart.title)
+            _draw(axes, chart, looks, set(names) - set(shown))
+        if not pictures:
+            figure.text(0.5, 0.5, "No run went through: there is nothing to draw.", ha="center")
+        left = f"; the first {MOST} of {len(names)} optimizers" if len(names) > MOST else ""
+        figure.suptitle(title + left)
         handles = [
-            Line2D([], [], color=LIGHT[look.colour], dashes=_pattern(look), label=name)
-            for name, look in looks(plan).items()
+            Line2D([], [], color=looks[name].light, dashes=_pattern(looks[name].dashes), label=name)
+            for name in shown
         ]
-        figure.suptitle(
-            f"{plan.task.name}: medians over {len(plan.seeds)} seeds, bands from lowest to highest"
-        )
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False)
-        figure.savefig(path)
+        if handles:
+            columns = max(1, min(4 * columns, 120 // max(12, *map(len, shown))))
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def svg(panel: Panel) -> str:
-    """One panel as an SVG element whose colours are CSS variables: --ink, --grid, --series-0 and up."""
+def svg(chart: Chart, looks: Mapping[str, Look], variables: Mapping[str, str]) -> str:
+    """A chart as an SVG element.
+
+    Args:
+        chart: what to draw.
+        looks: of the contestants.
+        variables: the page's names for colours, by the colours on white.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5, 3.7), layout="constrained")
-        axes = figure.add_subplot()
-        panel.draw(axes)
+        figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+        _draw(figure.add_subplot(), chart, looks, frozenset())
         file = io.StringIO()
         figure.savefig(
             file,
@@ -124,60 +100,48 @@ def svg(panel: Panel) -> str:
         )
     text = file.getvalue()
     # Several pictures share a page: names of their groups would occur twice.
-    text = re.sub('<g id="[^"]*">', "<g>", text[text.index("<svg") :])
-    text = text.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
-    for i, colour in enumerate(LIGHT):
-        text = text.replace(colour, f"var(--series-{i})")
+    text = re.sub('<g id="[^"]*"', "<g", text[text.index("<svg") :])
+    for colour, name in {INK: "--ink", GRID: "--grid", FAINT: "--faint", **variables}.items():
+        text = text.replace(colour, f"var({name})")
     return text
 
 
-def _curves(name: str, ranking: Ranking, look_of: dict[str, Look], axes: Axes) -> None:
-    for summary in ranking.summaries:
-        curve = summary.best.curve(name)
-        _band(axes, look_of[summary.contestant.name], range(1, len(curve) + 1), curve)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if name.endswith("loss"):
-        _logarithmic(axes)
+def _draw(axes: Axes, chart: Chart, looks: Mapping[str, Look], hidden: frozenset[str] | set[str]) -> None:
+    for line in reversed(chart.lines):  # the best on top
+        if line.name not in hidden:
+            _line(axes, chart, line, looks.get(line.name, PLAIN))
+    if chart.level is not None:
+        axes.axhline(chart.level, color=FAINT, linewidth=1, linestyle=":")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    if chart.x_log:
+        axes.set_xscale("log")
+    if chart.y_log:
+        axes.set_yscale("log")
+    for axis, ticks in ((axes.xaxis, chart.x_ticks), (axes.yaxis, chart.y_ticks)):
+        if ticks:
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if chart.y_range:
+        axes.set_ylim(*chart.y_range)
+    axes.set_xlabel(chart.x_label)
+    if chart.y_label.lower() != chart.title.lower():
+        axes.set_ylabel(chart.y_label)
 
 
-def _sensitivity(ranking: Ranking, look_of: dict[str, Look], axes: Axes) -> None:
-    for summary in ranking.summaries:
-        look, best = look_of[summary.contestant.name], summary.best
-        settings = sorted((s for s in summary.settings if _mostly(s)), key=lambda s: s.lr)
-        _band(axes, look, [s.lr for s in settings], [s.figure("val_loss") for s in settings])
-        axes.plot(best.lr, best.figure("val_loss").median, "o", color=LIGHT[look.colour])
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("validation loss after the last epoch")
-    _logarithmic(axes)
-    # A rate far too high may end anywhere; what matters happens near the best.
-    best_loss = min(s.best.losses("val_loss").median for s in ranking.summaries)
-    if math.isfinite(best_loss):
-        axes.set_ylim(top=min(axes.get_ylim()[1], CUT * best_loss))
+def _line(axes: Axes, chart: Chart, line: Line, look: Look) -> None:
+    colour, pattern = look.light, _pattern(charts.dashes(chart, line, look))
+    # A single point has no line: it is marked, or it would not be seen.
+    marker = "o" if chart.dots or sum(map(math.isfinite, line.y)) == 1 else None
+    axes.plot(line.x, line.y, color=colour, dashes=pattern, marker=marker, markersize=4)
+    for piece in line.pieces():
+        x, low, high = (values[piece] for values in (line.x, line.low, line.high))
+        axes.fill_between(x, low, high, color=colour, alpha=chart.shade, linewidth=0)
+    if line.good:
+        axes.plot(*chart.stretch(line), color=colour, linewidth=4.5, solid_capstyle="round")
+    if line.mark:
+        axes.plot(*line.mark, "o", color=colour, markersize=8, markeredgecolor="white")
 
 
-def _mostly(setting: Setting) -> bool:
-    """Whether more runs went through than not, so that their median says something."""
-    return 2 * len(setting.finished) > len(setting.runs)
-
-
-def _band(axes: Axes, look: Look, x: Sequence[float], spreads: list[Spread]) -> None:
-    colour = LIGHT[look.colour]
-    axes.plot(x, [s.median for s in spreads], color=colour, dashes=_pattern(look))
-    low, high = [s.low for s in spreads], [s.high for s in spreads]
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-
-
-def _pattern(look: Look) -> tuple[float, ...]:
-    return look.dashes or (1, 0)
-
-
-def _logarithmic(axes: Axes) -> None:
-    if not math.isfinite(axes.dataLim.minposy):  # nothing drawn, or nothing above zero
-        return
-    axes.set_yscale("log")
-    # Curves seldom span a decade: label what lies between its ends too.
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5), numticks=12))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+def _pattern(dashes: tuple[float, ...]) -> tuple[float, ...]:
+    return dashes or (1, 0)

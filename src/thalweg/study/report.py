@@ -1,35 +1,419 @@
-"""A study as one HTML file that opens offline, and as one picture."""
+"""Studies as one HTML page that needs nothing else, as pictures, and as a summary in Markdown."""
 
-import dataclasses
+from __future__ import annotations
+
+import html as escapes
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
-from thalweg.study import figures, words
+from thalweg.study import advice, charts, figures, words
+from thalweg.study.charts import Chart, Line, Look
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Plan
-from thalweg.study.statistics import Ranking
+from thalweg.study.resampling import Interval
+from thalweg.study.statistics import Findings, Setting, Summary
+
+# Verdicts as they stand in tables: a sign for each, for colours alone are not seen by all.
+MARKS = {"best": "● best", "tie": "◐ tie", "better": "◐ tie", "worse": "○ behind", "failed": "✕ failed"}
+
+# So many optimizers are shown at first; more are a click away.
+SHOWN = 12
 
 
-def write(folder: Path, plan: Plan, ranking: Ranking) -> tuple[Path, Path]:
-    """Writes `report.html` and `curves.png` into a folder and returns their paths.
+class Written(NamedTuple):
+    """The files of a report."""
+
+    page: Path
+    picture: Path
+    drawing: Path
+    summary: Path
+
+
+class Cell(NamedTuple):
+    """A cell of a table: what it says, what stands below it, and what is told on asking."""
+
+    text: str
+    below: str = ""
+    more: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant: its verdict, and a cell for each column."""
+
+    name: str
+    mark: str
+    below: str
+    leading: bool
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; its first column are the rows' names."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that is said of one study."""
+
+    label: str
+    findings: Findings
+    table: Table
+    charts: tuple[Chart, ...]
+
+    @property
+    def title(self) -> str:
+        """What was compared on what."""
+        count = len(self.findings.summaries)
+        if varied := self.findings.study.facts.get("varied"):
+            return f"{self.label}: {count} values of {str(varied['name']).replace('_', ' ')}"
+        return f"{self.label}: {count} optimizer{'s' if count > 1 else ''}"
+
+    @property
+    def answer(self) -> str:
+        """In a sentence."""
+        return words.answer(self.findings)
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before believing it."""
+        return words.notes(self.findings)
+
+    @property
+    def advice(self) -> tuple[advice.Sentence, ...]:
+        """What follows from it."""
+        return advice.advise(self.findings).sentences
+
+    @property
+    def names(self) -> list[str]:
+        """Contestants as the legend has them."""
+        return [summary.name for summary in charts.order(self.findings)]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """How it was run."""
+        return _settings(self.findings)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said; several studies have an overview too.
+
+    Attributes:
+        overview: every contestant beside itself in the other studies; None for one study.
+        charts: over all studies.
+        remarks: what the overview lacks, and why.
+    """
+
+    sections: tuple[Section, ...]
+    looks: Mapping[str, Look]
+    overview: Table | None
+    charts: tuple[Chart, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Contestants in the charts over all studies."""
+        return list(dict.fromkeys(line.name for chart in self.charts for line in chart.lines))
+
+    @property
+    def answer(self) -> str:
+        """Of several studies, in a sentence."""
+        best = [{s.name for s in section.findings.tied} for section in self.sections]
+        names = list(self.looks)
+        counts = {name: sum(name in several for several in best) for name in names}
+        most = max(counts.values())
+        if not most:
+            return "No run went through in any study."
+        often = ", ".join(name for name in names if counts[name] == most)
+        all_ = "all" if most == len(best) else f"{most} of"
+        return (
+            f"Best, or not to be told from the best, in {all_} {len(best)} studies: {often}. "
+            "Each study's own answer, with its uncertainty, is below."
+        )
+
+    @property
+    def title(self) -> str:
+        """Of the page."""
+        if len(self.sections) == 1:
+            return f"{self.sections[0].title} compared"
+        return f"Optimizers compared on {', '.join(section.label for section in self.sections)}"
+
+
+def write(folder: Path, *findings: Findings) -> Written:
+    """Writes a report on one study, or on several, into a folder.
 
     Raises:
-        StudyError: one cannot be written.
+        StudyError: a file cannot be written.
     """
-    page, picture = folder / "report.html", folder / "curves.png"
-    try:
-        page.write_text(html(plan, ranking), encoding="utf-8")
-        figures.save(picture, plan, ranking)
-    except OSError as error:
-        raise StudyError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
-    return page, picture
+    report = _report(findings)
+    written = Written(*(folder / n for n in ("report.html", "curves.png", "curves.svg", "summary.md")))
+    steps: tuple[Callable[[Path], object], ...] = (
+        lambda path: path.write_text(_html(report), encoding="utf-8"),
+        partial(_draw, report),
+        partial(_draw, report),
+        lambda path: path.write_text(_markdown(report), encoding="utf-8"),
+    )
+    for path, step in zip(written, steps, strict=True):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            step(path)
+        except OSError as error:
+            raise StudyError(f"{path} cannot be written: {error.strerror}") from None
+    return written
 
 
-def html(plan: Plan, ranking: Ranking) -> str:
-    """The report as one page that needs nothing else."""
+def html(*findings: Findings) -> str:
+    """The report as one page that fetches nothing."""
+    return _html(_report(findings))
+
+
+def markdown(*findings: Findings) -> str:
+    """The report without its pictures, to be pasted anywhere."""
+    return _markdown(_report(findings))
+
+
+# -- what is said ---------------------------------------------------------------------------------
+
+
+def _report(findings: Sequence[Findings]) -> Report:
+    if not findings:
+        raise StudyError("a report is on one study or more")
+    labels = _labels(findings)
+    sections = tuple(
+        Section(label, one, _table(one), tuple(charts.of(one)))
+        for label, one in zip(labels, findings, strict=True)
+    )
+    looks, over, remarks = charts.looks(*findings), [], []
+    if len(findings) > 1:
+        over += _beside(findings, labels)
+        tasks = {one.task["name"] for one in findings}
+        if len(tasks) == len(findings):
+            try:
+                over += charts.profiles(findings)
+            except StudyError as error:
+                remarks.append(f"There is no performance profile: {error}.")
+    return Report(
+        sections,
+        looks,
+        _overview(findings, labels) if len(findings) > 1 else None,
+        tuple(over),
+        tuple(remarks),
+    )
+
+
+def _labels(findings: Sequence[Findings]) -> list[str]:
+    """What to call each study: its task, with its folder where the task is there twice."""
+    tasks = [str(one.task["name"]) for one in findings]
+    names = [one.study.store.folder.resolve().name for one in findings]
+    labels = [
+        task if tasks.count(task) == 1 else f"{task} ({name})"
+        for task, name in zip(tasks, names, strict=True)
+    ]
+    return [
+        label if labels.count(label) == 1 else f"{label} {labels[: i + 1].count(label)}"
+        for i, label in enumerate(labels)
+    ]
+
+
+def _beside(findings: Sequence[Findings], labels: Sequence[str]) -> list[Chart]:
+    """Studies of one task in one picture, for each task that is there more than once."""
+    groups: dict[str, list[int]] = {}
+    for i, one in enumerate(findings):
+        groups.setdefault(one.task["name"], []).append(i)
+    return [
+        chart
+        for several in groups.values()
+        if len(several) > 1
+        for chart in charts.beside([findings[i] for i in several], [labels[i] for i in several])
+    ]
+
+
+def _overview(findings: Sequence[Findings], labels: Sequence[str]) -> Table:
+    """A row for each contestant, a column for each study."""
+    by_name = [{s.name: s for s in one.summaries} for one in findings]
+    names = list(dict.fromkeys(name for several in by_name for name in several))
+    columns = [f"{label}: {_said(one.figure)}" for label, one in zip(labels, findings, strict=True)]
+
+    def row(name: str) -> Row:
+        cells = []
+        for one, several in zip(findings, by_name, strict=True):
+            found = several.get(name)
+            cell = _figure(found.best, one.figure) if found else Cell("–")
+            mark = MARKS[one.verdicts[name]] if found else ""
+            cells.append(cell._replace(text=f"{cell.text} {mark}".strip()))
+        best = sum(name in {s.name for s in one.tied} for one in findings)
+        return Row(
+            name, "", f"best or tied in {best} of {len(findings)}", best == len(findings), tuple(cells)
+        )
+
+    def rank(name: str) -> tuple[int, int]:
+        places = [list(several).index(name) if name in several else len(names) for several in by_name]
+        return -sum(name in {s.name for s in one.tied} for one in findings), sum(places)
+
+    return Table(tuple(columns), tuple(map(row, sorted(names, key=rank))))
+
+
+def _table(findings: Findings) -> Table:
+    columns: dict[str, Callable[[Summary], Cell]] = {
+        "default lr": lambda s: Cell(f"{s.facts['defaults']['lr']:g}"),
+        "tuned lr" if any(s.tuned for s in findings.summaries) else "lr": _chosen,
+        "validation loss": lambda s: _figure(s.best, "val_loss"),
+        **{f"test {m}": _measured(f"test_{m}") for m in findings.measures},
+        "test loss untuned": lambda s: _figure(s.default, "test_loss"),
+        "ms per step": _time,
+        "state memory": _memory,
+        "steps to target": partial(_to_target, findings),
+        "runs failed": _failures,
+    }
+    return Table(
+        tuple(columns),
+        tuple(
+            Row(
+                s.name,
+                MARKS[findings.verdicts[s.name]] if len(findings.summaries) > 1 else "",
+                _origin(s),
+                s in findings.tied,
+                tuple(cell(s) for cell in columns.values()),
+            )
+            for s in findings.summaries
+        ),
+    )
+
+
+def _measured(figure: str) -> Callable[[Summary], Cell]:
+    return lambda summary: _figure(summary.best, figure)
+
+
+def _figure(setting: Setting | None, figure: str) -> Cell:
+    """A median and its interval; on asking, each seed's value."""
+    found = setting.median(figure) if setting else None
+    seeds = [words.number(v) for v in setting.figures(figure)] if setting and found else []
+    more = f"each seed: {', '.join(seeds)}" if seeds else ""
+    return _estimate(found, more)
+
+
+def _estimate(found: Interval | None, more: str = "") -> Cell:
+    text, _, below = words.interval(found).partition(" (")
+    return Cell(text, below.removesuffix(")"), more)
+
+
+def _origin(summary: Summary) -> str:
+    """A contestant's dialect and schedule."""
+    return " · ".join(str(summary.facts[key]) for key in ("dialect", "schedule") if summary.facts.get(key))
+
+
+def _chosen(summary: Summary) -> Cell:
+    if summary.best is None:
+        return Cell("–")
+    further = [f"{key} {value:g}" for key, value in summary.best.chosen.items() if key != "lr"]
+    return Cell(f"{summary.best.lr:g}", ", ".join(further))
+
+
+def _time(summary: Summary) -> Cell:
+    found = summary.best.seconds_per_step if summary.best else None
+    if found is None:
+        return Cell("–")
+    ms = Interval(1000 * found.estimate, 1000 * found.low, 1000 * found.high, found.level)
+    return Cell(words.number(ms.estimate), more=words.interval(ms))
+
+
+def _memory(summary: Summary) -> Cell:
+    found = summary.best.median("state_bytes") if summary.best else None
+    return Cell(words.bytes_(found.estimate) if found else "–")
+
+
+def _to_target(findings: Findings, summary: Summary) -> Cell:
+    steps, seconds = (findings.to_target(summary, cost) for cost in ("step", "seconds"))
+    if steps is None or not math.isinf(steps.estimate):
+        return _estimate(steps, f"{words.interval(seconds)} seconds" if seconds else "")
+    return Cell("not reached", f"from {words.number(steps.low)}" if math.isfinite(steps.low) else "")
+
+
+def _failures(summary: Summary) -> Cell:
+    runs = len(summary.runs)
+    share = f"{summary.failed / runs:.0%}" if runs else "–"
+    counts = {said: summary.count(status) for status, said in words.FAILED.items()}
+    each = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
+    return Cell(share, f"of {runs}" if runs and summary.failed else "", each)
+
+
+def _said(figure: str) -> str:
+    return figure.replace("val_", "validation ").replace("_", " ")
+
+
+def _settings(findings: Findings) -> dict[str, str]:
+    """How a study was run, from its folder alone."""
+    facts, task = findings.study.facts, findings.task
+    environments = [run.header["environment"] for s in findings.summaries for run in s.runs]
+    versions = {
+        name: ", ".join(sorted({str(found.get(name, "unknown")) for found in environments}))
+        for name in (environments[0] if environments else ())
+        if name != "host"  # a report is passed on: whose machine it was is nobody's business
+    }
+    stopping = ", losing settings stopped early" if facts["halving"] else ""
+    search = (
+        f"{facts['settings']} settings each by {facts['proposer']}{stopping}, "
+        f"from seeds {_several(facts['search_seeds'])}"
+    )
+    return {
+        "task": f"{task['name']} (version {task['version']})",
+        **{f"data: {name}": source for name, source in task["sources"].items()},
+        "length of a run": ", ".join(f"{amount:g} {unit}" for unit, amount in facts["length"].items()),
+        "batch size": f"{facts['batch_size']}",
+        **({"search": search} if facts["settings"] > 1 else {}),
+        "final seeds": _several(facts["seeds"]),
+        "training runs": f"{findings.study.done} of {findings.study.total}",
+        **versions,
+        **{s.name: _space(s.facts) for s in findings.summaries},
+    }
+
+
+def _space(facts: Mapping[str, Any]) -> str:
+    """What a contestant was searched over, and its defaults."""
+    searched = [f"{key} {_range(one)}" for key, one in facts["space"].items()]
+    fixed = [f"{key}={value:g}" for key, value in facts["defaults"].items() if key not in facts["space"]]
+    return "; ".join(filter(None, (", ".join(searched), ", ".join(fixed))))
+
+
+def _range(one: Mapping[str, Any]) -> str:
+    if one["values"]:
+        return f"from {', '.join(f'{value:g}' for value in one['values'])}"
+    return f"from {one['low']:g} to {one['high']:g}"
+
+
+def _several(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+# -- as a page ------------------------------------------------------------------------------------
+
+
+def _html(report: Report) -> str:
+    from plotly.offline import get_plotlyjs
+
+    colours = dict.fromkeys((look.light, look.dark) for look in report.looks.values())
+    palette = {f"--series-{i}": pair for i, pair in enumerate(colours)}
+    variables = {light: name for name, (light, _) in palette.items()}
+    drawn: dict[str, Any] = {}
+
+    def draw(chart: Chart) -> tuple[str, Chart, Markup]:
+        """Notes a chart for the page's script; its name there, and what is seen without it."""
+        key = f"chart-{len(drawn)}"
+        drawn[key] = _plotly(chart, report.looks, variables)
+        # Our own drawing: what it says in words, matplotlib has escaped.
+        return key, chart, Markup(figures.svg(chart, report.looks, variables))
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -37,51 +421,153 @@ def html(plan: Plan, ranking: Ranking) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": words.number, "spread": words.spread}
     return environment.get_template("report.html.jinja").render(
-        plan=plan,
-        ranking=ranking,
-        tuned=any(len(contestant.rates) > 1 for contestant in plan.contestants),
-        answer=words.answer(plan, ranking),
-        notes=words.notes(plan, ranking),
-        measures=("loss", *plan.task.metrics),
-        # Our own drawing: what it says in words, matplotlib has escaped.
-        panels=[(panel.title, Markup(figures.svg(panel))) for panel in figures.panels(plan, ranking)],
-        cut=figures.CUT,
-        looks=figures.looks(plan),
-        palettes={"light": figures.LIGHT, "dark": figures.DARK},
-        settings=_settings(plan, ranking),
-        rules={c.name: _hyperparameters(c.rule) for c in plan.contestants},
+        report=report,
+        draw=draw,
+        drawn=drawn,
+        palette=palette,
+        variables=variables,
+        shown={s.name for section in report.sections for s in section.findings.summaries[:SHOWN]},
+        plotly=Markup(get_plotlyjs()),
     )
 
 
-def _settings(plan: Plan, ranking: Ranking) -> dict[str, str]:
-    environments = [run.header["environment"] for summary in ranking.summaries for run in summary.runs]
-    versions = {
-        name: ", ".join(sorted({str(environment[name]) for environment in environments}))
-        for name in environments[0]
-    }
-    return {
-        "task": f"{plan.task.name} (version {plan.task.version})",
-        "epochs": str(plan.epochs),
-        "batch size": str(plan.batch_size),
-        "seeds": ", ".join(map(str, plan.seeds)),
-        "learning rates": "; ".join(
-            f"{names}: {', '.join(f'{rate:g}' for rate in rates)}" for rates, names in _rates(plan).items()
-        ),
-        "arithmetic and defaults": ", ".join(sorted({c.dialect for c in plan.contestants})),
-        "training runs": str(len(plan.trials)),
-    } | versions
+def _plotly(chart: Chart, looks: Mapping[str, Look], variables: Mapping[str, str]) -> dict[str, Any]:
+    """A chart as plotly's JSON, its colours left to the page, which knows whether it is dark.
+
+    Each trace's `meta` says whose it is and the name of its colour.
+    """
+    from plotly.graph_objects import Layout
+
+    traces = [trace for line in reversed(chart.lines) for trace in _traces(chart, line, looks, variables)]
+    shapes = []
+    if chart.level is not None:
+        line = {"width": 1, "dash": "dot"}
+        at = {"y0": chart.level, "y1": chart.level}
+        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": line, **at})
+    named = chart.y_label.lower() != chart.title.lower()
+    span = chart.y_range and [math.log10(v) if chart.y_log else v for v in chart.y_range]
+    layout = Layout(
+        xaxis=_axis(chart.x_label, chart.x_log, chart.x_ticks),
+        yaxis=_axis(chart.y_label if named else "", chart.y_log, chart.y_ticks)
+        | ({"range": span} if span else {}),
+        shapes=shapes,
+        meta={"shade": chart.shade},
+    )
+    return {"data": [t.to_plotly_json() for t in traces], "layout": layout.to_plotly_json()}
 
 
-def _rates(plan: Plan) -> dict[tuple[float, ...], str]:
-    """Contestants by the learning rates they were tried with."""
-    groups: dict[tuple[float, ...], list[str]] = {}
-    for contestant in plan.contestants:
-        groups.setdefault(contestant.rates, []).append(contestant.name)
-    return {rates: "all" if len(groups) == 1 else ", ".join(names) for rates, names in groups.items()}
+def _axis(label: str, log: bool, ticks: Sequence[float]) -> dict[str, Any]:
+    fixed = {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    title = {"text": escapes.escape(label)}
+    return {"title": title, "type": "log" if log else "linear", **(fixed if ticks else {})}
 
 
-def _hyperparameters(rule: Any) -> str:
-    fields = (field.name for field in dataclasses.fields(rule) if field.name != "lr")
-    return ", ".join(f"{name}={getattr(rule, name)!r}" for name in fields)
+def _traces(chart: Chart, line: Line, looks: Mapping[str, Look], variables: Mapping[str, str]) -> list[Any]:
+    from plotly.graph_objects import Scatter
+
+    look = looks.get(line.name, figures.PLAIN)
+    said = escapes.escape(f"{line.name}, {line.study}" if line.study else line.name)
+
+    def trace(part: str, xs: Sequence[float | None], ys: Sequence[float | None], **how: Any) -> Any:
+        meta = {"name": line.name, "colour": variables.get(look.light, "--ink"), "part": part}
+        return Scatter(x=_few(xs), y=_few(ys), name=said, meta=meta, showlegend=False, **how)
+
+    found = []
+    if line.low != line.high:
+        xs: list[float | None] = []
+        ys: list[float | None] = []
+        for piece in line.pieces():
+            xs += [*line.x[piece], *line.x[piece][::-1], None]
+            ys += [*line.low[piece], *line.high[piece][::-1], None]
+        found.append(trace("band", xs, ys, fill="toself", mode="none", hoverinfo="skip"))
+    single = sum(map(math.isfinite, line.y)) == 1
+    found.append(
+        trace(
+            "line",
+            line.x,
+            line.y,
+            mode="lines+markers" if chart.dots or single else "lines",
+            line={
+                "width": 2,
+                "dash": ",".join(f"{2 * dash:g}px" for dash in charts.dashes(chart, line, look)) or "solid",
+            },
+            customdata=[_span(low, high) for low, high in zip(line.low, line.high, strict=True)],
+            hovertemplate=f"<b>%{{fullData.name}}</b><br>{escapes.escape(chart.x_label)} %{{x:.4~g}}<br>"
+            "%{y:.3~g}%{customdata}<extra></extra>",
+        )
+    )
+    at, there = chart.stretch(line)
+    if at:
+        found.append(trace("good", at, there, mode="lines", line={"width": 5}, hoverinfo="skip"))
+    if line.mark:
+        found.append(
+            trace(
+                "mark",
+                line.mark[:1],
+                line.mark[1:],
+                mode="markers",
+                marker={"size": 10, "line": {"width": 1.5}},
+                hovertemplate="<b>%{fullData.name}</b> chose %{x:.4~g}<extra></extra>",
+            )
+        )
+    return found
+
+
+def _span(low: float, high: float) -> str:
+    return f" ({words.number(low)}–{words.number(high)})" if low != high else ""
+
+
+def _few(values: Sequence[float | None]) -> list[float | None]:
+    """Numbers at five figures, which no eye tells from more; a gap as JSON has it."""
+    return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]
+
+
+# -- as pictures, and as Markdown -----------------------------------------------------------------
+
+
+def _draw(report: Report, path: Path) -> None:
+    """One picture: everything of one study; of several, what they are compared by."""
+    if len(report.sections) == 1:
+        seeds = report.sections[0].findings.seeds
+        title = f"{report.title}: medians over {seeds} seed{'s' if seeds != 1 else ''}"
+        figures.save(path, report.sections[0].charts, report.looks, title)
+        return
+    several = [
+        replace(chart, title=f"{section.label}: {chart.title[:1].lower()}{chart.title[1:]}")
+        for section in report.sections
+        for chart in section.charts
+        if chart.key in ("val_loss", "sensitivity")
+    ]
+    figures.save(path, [*report.charts, *several], report.looks, report.title)
+
+
+def _markdown(report: Report) -> str:
+    parts = [f"# {_plain(report.title)}"]
+    if report.overview:
+        parts += [f"**{_plain(report.answer)}**", _grid(report.overview), *map(_plain, report.remarks)]
+    for section in report.sections:
+        if report.overview:
+            parts.append(f"## {_plain(section.title)}")
+        parts += [f"**{_plain(section.answer)}**", _grid(section.table)]
+        parts.append("\n".join(f"- {_plain(s.text)} ({_plain(s.evidence)})" for s in section.advice))
+        parts.append("\n".join(f"- {_plain(note)}" for note in section.notes))
+        parts.append("\n".join(f"- {_plain(k)}: {_plain(v)}" for k, v in section.settings.items()))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _grid(table: Table) -> str:
+    """A table in Markdown."""
+    lines = [("", "optimizer", *table.columns), ("---",) * (len(table.columns) + 2)]
+    for row in table.rows:
+        cells = (f"{cell.text} ({cell.below})" if cell.below else cell.text for cell in row.cells)
+        name = f"{row.name} ({row.below})" if row.below else row.name
+        lines.append((row.mark, name, *cells))
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds nothing of its own."""
+    for sign in "\\`*_|<>[]":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())

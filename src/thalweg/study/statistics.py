@@ -1,145 +1,405 @@
-"""What the trials show: each contestant at its best learning rate, and who is told apart from whom."""
+"""What the trials of a study show: each contestant tuned and untuned, and who is told apart from whom.
+
+Everything is read from a study's folder, whether it was run here or opened. A run that failed counts as an
+infinite loss, the worst there is.
+"""
+
+from __future__ import annotations
 
 import math
-import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from thalweg.study.plan import Contestant, Plan
-from thalweg.study.store import Run, Store
+import numpy as np
+
+from thalweg.study import profiles, resampling, tuning
+from thalweg.study.comparison import Comparison
+from thalweg.study.errors import StudyError
+from thalweg.study.profiles import Profile
+from thalweg.study.records import Run
+from thalweg.study.resampling import FloatArray, Interval, Standings
+from thalweg.study.tuning import BestOf, GoodRegion
+
+# A learning rate is good whose median loss is at most this much above the lowest: there are too few search
+# seeds for their noise to say.
+TOLERANCE = 0.1
+
+# Measures that lie between 0 and 1.
+SHARES = ("accuracy", "error")
+
+# The target is what this share of the contestants reached.
+REACHED = 0.75
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One figure over the seeds. Without any value all is NaN."""
+class Curve:
+    """A figure on the way, over the runs that went through: medians and extremes over the seeds."""
 
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The middle value."""
-        return statistics.median(self.values) if self.values else math.nan
-
-    @property
-    def low(self) -> float:
-        """The smallest value."""
-        return min(self.values, default=math.nan)
-
-    @property
-    def high(self) -> float:
-        """The largest value."""
-        return max(self.values, default=math.nan)
+    step: FloatArray
+    epoch: FloatArray
+    seconds: FloatArray
+    median: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A contestant at one learning rate: its runs, in the order of the seeds."""
+    """A contestant at one point: its runs, in the order of the seeds.
 
-    lr: float
+    Attributes:
+        hyperparameters: every one's number, defaults too.
+        chosen: those that differ from the contestant's defaults.
+    """
+
+    hyperparameters: Mapping[str, float]
+    chosen: Mapping[str, float]
     runs: tuple[Run, ...]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self.hyperparameters["lr"]
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The runs that went through."""
         return tuple(run for run in self.runs if run.finished)
 
-    def figure(self, name: str) -> Spread:
-        """A figure at the end of the runs that went through: "loss", "val_loss", "test_accuracy" …"""
-        return Spread(tuple({**run.epochs[-1], **run.end}[name] for run in self.finished))
+    def losses(self, name: str) -> FloatArray:
+        """A final loss of each run: "loss", "val_loss", "test_loss"; infinite where it failed."""
+        return self._ends(name, math.inf, self.runs)
 
-    def losses(self, name: str) -> Spread:
-        """A final loss over all runs; where one failed it is infinite, the worst there is."""
-        return Spread(self.figure(name).values + (math.inf,) * (len(self.runs) - len(self.finished)))
+    def figures(self, name: str) -> FloatArray:
+        """Any final figure of the runs that went through, such as "test_accuracy" or "state_bytes"."""
+        return self._ends(name, math.nan, self.finished)
 
-    def curve(self, name: str) -> list[Spread]:
-        """A figure after each epoch of the runs that went through."""
-        epochs = zip(*(run.epochs for run in self.finished), strict=True)
-        return [Spread(tuple(record[name] for record in epoch)) for epoch in epochs]
+    def median(self, name: str) -> Interval | None:
+        """Median and interval of a final figure over the runs that went through; None where none has it."""
+        found = self.figures(name)
+        found = found[np.isfinite(found)]
+        if not len(found):
+            return None
+        if not (name.endswith(SHARES) and found.min() >= 0 and found.max() <= 1):
+            return resampling.median(found)
+        # What lies between 0 and 1 is like a positive number at either end, so is measured from the nearer.
+        far = bool(np.median(found) > 0.5)
+        of = resampling.median(1 - found if far else found)
+        low, high = max(of.low, 0.0), min(of.high, 1.0)
+        return Interval(1 - of.estimate, 1 - high, 1 - low, of.level) if far else replace(of, high=high)
+
+    def curve(self, name: str) -> Curve | None:
+        """A figure at every step at which all runs that went through were evaluated; None if none did."""
+        records = [
+            {r["step"]: r for r in run.evaluations if r.get(name) is not None} for run in self.finished
+        ]
+        steps = sorted(set.intersection(*map(set, records))) if records else []
+        if not steps:
+            return None
+        table, seconds, epochs = (
+            np.array([[run[step][key] for step in steps] for run in records], np.float64)
+            for key in (name, "seconds", "epoch")
+        )
+        return Curve(
+            np.array(steps, np.float64),
+            epochs[0],
+            np.median(seconds, axis=0),
+            np.median(table, axis=0),
+            table.min(axis=0),
+            table.max(axis=0),
+        )
+
+    def to_target(self, target: float, cost: str = "step") -> FloatArray:
+        """Steps or seconds of each run when its validation loss was first at or below a target; else inf."""
+        curves = [[_number(r.get("val_loss")) for r in run.evaluations] for run in self.runs]
+        costs = [[r[cost] for r in run.evaluations] for run in self.runs]
+        failed = [not run.finished for run in self.runs]
+        return np.where(failed, math.inf, resampling.to_target(curves, costs, target))
+
+    @property
+    def seconds_per_step(self) -> Interval | None:
+        """Median time of a training step, evaluations apart."""
+        times = [run.end["seconds"] / run.end["step"] for run in self.finished if run.end["step"]]
+        return resampling.median(times) if times else None
+
+    def _ends(self, name: str, otherwise: float, runs: Sequence[Run]) -> FloatArray:
+        found = [_number(_last(run).get(name), otherwise) if run.finished else math.inf for run in runs]
+        return np.array(found, np.float64)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A contestant's settings, one for each learning rate."""
+    """One contestant.
 
-    contestant: Contestant
-    settings: tuple[Setting, ...]
+    Attributes:
+        facts: as `Comparison.facts` has it: "name", "dialect", "schedule", "space", "defaults", ...
+        search: the settings tried, through to their end.
+        stopped: settings that successive halving stopped.
+        final: its winner, from fresh seeds; None while that is unknown, or where every setting failed.
+        default: untuned, from the same seeds; None where it was not run.
+    """
+
+    facts: Mapping[str, Any]
+    search: tuple[Setting, ...]
+    stopped: tuple[Setting, ...]
+    final: Setting | None
+    default: Setting | None
+
+    @property
+    def name(self) -> str:
+        """Unique within the study."""
+        return str(self.facts["name"])
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it had a choice of settings."""
+        return bool(self.search)
+
+    @property
+    def best(self) -> Setting | None:
+        """The final setting, or, while there is none, the best of the search so far."""
+        if self.final or not self.search:
+            return self.final
+        best = min(self.search, key=lambda s: np.median(s.losses("val_loss")))
+        return best if math.isfinite(np.median(best.losses("val_loss"))) else None
 
     @cached_property
-    def best(self) -> Setting:
-        """The setting with the lowest median validation loss, failed runs counted as worst of all."""
-        return min(self.settings, key=lambda setting: setting.losses("val_loss").median)
+    def runs(self) -> tuple[Run, ...]:
+        """All its runs, each once."""
+        several = (*self.search, *self.stopped, *filter(None, (self.final, self.default)))
+        return tuple({run.header["id"]: run for setting in several for run in setting.runs}.values())
+
+    def count(self, status: str) -> int:
+        """How many of its runs ended so: "finished", "stopped", "diverged", "memory" or "crashed"."""
+        return sum(run.end["status"] == status for run in self.runs)
+
+    @property
+    def failed(self) -> int:
+        """How many of its runs diverged, crashed or ran out of memory."""
+        return len(self.runs) - self.count("finished") - self.count("stopped")
+
+    @property
+    def sweep(self) -> tuple[Setting, ...]:
+        """Settings that differ in their learning rate alone, by rate: those of the search's first part."""
+        alone = [s for s in self.search if s.chosen.keys() <= {"lr"}]
+        return tuple(sorted(alone, key=lambda s: s.lr))
 
     @property
     def on_edge(self) -> bool:
         """Whether the best learning rate is the smallest or largest tried: a better may lie beyond."""
-        rates = [setting.lr for setting in self.settings]
-        chosen = math.isfinite(self.best.losses("val_loss").median)
-        return chosen and len(rates) > 1 and self.best.lr in (min(rates), max(rates))
+        rates = [setting.lr for setting in self.search]
+        return len(set(rates)) > 1 and self.best is not None and self.best.lr in (min(rates), max(rates))
 
-    @property
-    def runs(self) -> list[Run]:
-        """All runs at all learning rates."""
-        return [run for setting in self.settings for run in setting.runs]
+    @cached_property
+    def region(self) -> GoodRegion | None:
+        """The learning rates whose validation loss is at most a tenth above the lowest."""
+        losses = np.array([s.losses("val_loss") for s in self.sweep])
+        if len(losses) < 2:
+            return None
+        return tuning.good_region([s.lr for s in self.sweep], losses, TOLERANCE)
 
-    def count(self, status: str) -> int:
-        """How many of all runs ended with a status: "finished", "diverged" or "crashed"."""
-        return sum(run.end["status"] == status for run in self.runs)
+    @cached_property
+    def best_of(self) -> BestOf | None:
+        """What tuning with fewer trials would have found, by validation loss."""
+        if not self.search or self.stopped:
+            return None
+        return tuning.best_of([float(np.median(s.losses("val_loss"))) for s in self.search])
 
-    @property
-    def seconds_per_step(self) -> float:
-        """Median time of a training step at the best rate; NaN where no run went through."""
-        return Spread(tuple(run.end["seconds"] / run.end["step"] for run in self.best.finished)).median
+    def gain(self, figure: str = "test_loss") -> Interval | None:
+        """How many times the default's loss is the tuned one's; None where either is missing."""
+        if not (self.tuned and self.final and self.default):
+            return None
+        default, final = self.default.losses(figure), self.final.losses(figure)
+        if min(default.min(), final.min()) <= 0:
+            return None
+        return resampling.ratio(default, final)
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Contestants by median test loss, best first.
+class Findings:
+    """What a study has shown so far.
 
-    Two are told apart only where every seed's test loss of the one lies below every seed's of the other.
+    Attributes:
+        study: whose they are.
+        summaries: its contestants, best first.
+        figure: what they are ranked by: "test_loss", or "val_loss" while finals are missing.
+        standings: each beside the first; None where nothing went through.
     """
 
+    study: Comparison
     summaries: tuple[Summary, ...]
+    figure: str
+    standings: Standings | None
 
     @property
-    def leader(self) -> Summary:
-        """The one with the lowest median; not necessarily the winner: see `ties`."""
-        return self.summaries[0]
+    def task(self) -> Mapping[str, Any]:
+        """The task's facts."""
+        return self.study.facts["task"]  # type: ignore[no-any-return]
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of what the task measures; the first is "loss"."""
+        return [measure["name"] for measure in self.task["measures"]]
+
+    @property
+    def leader(self) -> Summary | None:
+        """The one of the lowest median; not necessarily the winner: see `tied`."""
+        return self.summaries[0] if self.standings else None
 
     @property
     def seeds(self) -> int:
-        """How many seeds each setting was run from."""
-        return len(self.leader.best.runs)
+        """How many seeds each final setting has run from."""
+        return len(self.leader.best.runs) if self.leader and self.leader.best else 0
 
-    @property
-    def chance(self) -> float:
-        """How probable it is that two equal contestants are told apart by chance alone."""
-        return 2 / math.comb(2 * self.seeds, self.seeds)
-
-    def ties(self, summary: Summary) -> bool:
-        """Whether a contestant is within the seeds' noise of the leader. One seed tells nobody apart."""
-        worst = self.leader.best.losses("test_loss").high
-        lowest = summary.best.losses("test_loss").low
-        return math.isfinite(lowest) and (self.seeds == 1 or lowest <= worst)
+    @cached_property
+    def verdicts(self) -> Mapping[str, str]:
+        """By name: "best", "tie" with it, "worse", or "failed" where no setting went through."""
+        found = {}
+        for i, summary in enumerate(self.summaries):
+            if self.standings is None or not np.isfinite(np.median(_values(summary, self.figure, 1))):
+                found[summary.name] = "failed"
+            elif i == self.standings.leader:
+                found[summary.name] = "best"
+            else:
+                same = 1.0 if self.relative else 0.0
+                found[summary.name] = resampling.verdict(self.standings.behind[i], same)
+        return found
 
     @property
     def tied(self) -> tuple[Summary, ...]:
-        """The leader and all within the seeds' noise of it; none where nothing went through."""
-        return tuple(summary for summary in self.summaries if self.ties(summary))
+        """The leader and all that the seeds do not tell from it."""
+        return tuple(s for s in self.summaries if self.verdicts[s.name] in ("best", "tie", "better"))
 
     @property
     def behind(self) -> tuple[Summary, ...]:
-        """All others."""
-        return tuple(summary for summary in self.summaries if not self.ties(summary))
+        """Those that are worse by more than the seeds' noise."""
+        return tuple(s for s in self.summaries if self.verdicts[s.name] == "worse")
+
+    @property
+    def failed(self) -> tuple[Summary, ...]:
+        """Those of which no setting went through."""
+        return tuple(s for s in self.summaries if self.verdicts[s.name] == "failed")
+
+    @cached_property
+    def relative(self) -> bool:
+        """Whether losses are compared by their ratio: all that there are, are positive."""
+        return all(_values(s, self.figure, self.seeds or 1).min() > 0 for s in self.summaries)
+
+    def lag(self, summary: Summary) -> Interval | None:
+        """How many times (or, where not `relative`, by how much) the leader's loss is exceeded."""
+        if self.standings is None:
+            return None
+        return self.standings.behind[self.summaries.index(summary)]
+
+    def beats(self, a: Summary, b: Summary) -> Interval | None:
+        """How probable it is that one is better than the other from the same seed."""
+        x, y = (_values(s, self.figure, self.seeds) for s in (a, b))
+        return resampling.beats(x, y) if self.seeds else None
+
+    @cached_property
+    def target(self) -> float | None:
+        """A validation loss that three of four contestants reached in the median; None if none finished."""
+        lowest = [
+            np.median([min(_number(r.get("val_loss")) for r in run.evaluations) for run in s.final.finished])
+            for s in self.summaries
+            if s.final and s.final.finished
+        ]
+        return float(np.quantile(lowest, REACHED, method="inverted_cdf")) if lowest else None
+
+    def to_target(self, summary: Summary, cost: str = "step") -> Interval | None:
+        """Steps or seconds to the target, over the final seeds; infinite where it was not reached."""
+        if self.target is None or summary.final is None:
+            return None
+        return resampling.median(summary.final.to_target(self.target, cost))
 
 
-def rank(plan: Plan, store: Store) -> Ranking:
-    """What the store holds of a plan whose trials have all been run."""
-    found: dict[tuple[str, float], list[Run]] = {}
-    for trial in plan.trials:
-        run = store.read(trial)
-        assert run is not None, "every trial of the plan has been run"
-        found.setdefault((trial.contestant, trial.rule.values["lr"]), []).append(run)
-    summaries = (
-        Summary(c, tuple(Setting(lr, tuple(found[c.name, lr])) for lr in c.rates)) for c in plan.contestants
+def find(study: Comparison) -> Findings:
+    """What a study has shown, complete or not."""
+    summaries = [_summary(study, facts) for facts in study.facts["contestants"]]
+    finals = [s.final for s in summaries if s.best]
+    figure = "test_loss" if study.complete or (finals and all(finals)) else "val_loss"
+    some = [s for s in summaries if s.best]
+    seeds = min((len(s.best.runs) for s in some if s.best), default=0)
+    if not some:
+        return Findings(study, tuple(summaries), figure, None)
+    order = sorted(summaries, key=lambda s: (float(np.median(_values(s, figure, seeds))), s.failed))
+    table = np.array([_values(s, figure, seeds) for s in order])
+    return Findings(
+        study, tuple(order), figure, resampling.against_best(table, relative=bool(table.min() > 0))
     )
-    return Ranking(tuple(sorted(summaries, key=lambda s: s.best.losses("test_loss").median)))
+
+
+def across(
+    studies: Sequence[Comparison], cost: str = "step", names: Sequence[str] | None = None
+) -> tuple[list[str], Profile]:
+    """A performance profile over the tasks of several studies, by steps or seconds to each one's target.
+
+    Args:
+        studies: of different tasks; contestants that all of them have are compared.
+        cost: "step" or "seconds".
+        names: which contestants; None: all that the studies have in common.
+
+    Returns:
+        The contestants' names, and the profile in their order.
+
+    Raises:
+        StudyError: fewer than two studies, no contestant in common, or a study without final runs.
+    """
+    if len(studies) < 2:
+        raise StudyError("a performance profile is across two tasks or more")
+    found = [find(study) for study in studies]
+    common = names or [
+        s.name for s in found[0].summaries if all(s.name in {t.name for t in f.summaries} for f in found)
+    ]
+    if not common:
+        raise StudyError("these studies have no contestant in common")
+    seeds = min(f.seeds for f in found)
+    costs = np.full((len(common), len(found), max(1, seeds)), math.inf)
+    for j, findings in enumerate(found):
+        if findings.target is None:
+            raise StudyError(f"the study of {findings.task['name']} has no final run that went through")
+        by_name = {s.name: s for s in findings.summaries}
+        for i, name in enumerate(common):
+            if final := by_name[name].final:
+                costs[i, j] = final.to_target(findings.target, cost)[:seeds]
+    return list(common), profiles.profile(costs)
+
+
+def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
+    stages: dict[str, dict[str, tuple[Mapping[str, float], list[Run]]]] = {}
+    for entry in study.entries:
+        if entry.contestant == facts["name"] and entry.id in study.runs:
+            stage = "stopped" if entry.until is not None else entry.stage
+            point = stages.setdefault(stage, {}).setdefault(
+                repr(sorted(entry.hyperparameters.items())), (entry.hyperparameters, [])
+            )
+            point[1].append(study.runs[entry.id])
+
+    def settings(stage: str) -> tuple[Setting, ...]:
+        return tuple(
+            Setting({**facts["defaults"], **chosen}, chosen, tuple(runs))
+            for chosen, runs in stages.get(stage, {}).values()
+        )
+
+    search = settings("search")
+    through = {repr(sorted(s.chosen.items())) for s in search}
+    stopped = tuple(s for s in settings("stopped") if repr(sorted(s.chosen.items())) not in through)
+    (final,), (default,) = ((settings(stage) or (None,))[:1] for stage in ("final", "default"))
+    return Summary(facts, search, stopped, final, default)
+
+
+def _values(summary: Summary, figure: str, seeds: int) -> FloatArray:
+    """A loss from each of so many seeds; all infinite for who has no setting that went through."""
+    if summary.best is None:
+        return np.full(seeds, math.inf)
+    return summary.best.losses(figure)[:seeds]
+
+
+def _last(run: Run) -> dict[str, Any]:
+    return {**(run.evaluations[-1] if run.evaluations else {}), **run.end}
+
+
+def _number(value: Any, otherwise: float = math.inf) -> float:
+    return otherwise if value is None else float(value)

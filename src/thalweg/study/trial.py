@@ -6,60 +6,102 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
 
 import thalweg
-from thalweg.study.data import Data, Part
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Trial
+from thalweg.study.learners import Diverged, Figures, Learner
+from thalweg.study.plan import BOUND, Trial
+from thalweg.study.records import Record
 from thalweg.study.task import Task
-from thalweg.torch import Optimizer
 
-# How many examples are evaluated at once: bounds memory, and changes no figure.
-EVALUATION_BATCH = 1000
-
-Record = dict[str, Any]
+Write = Callable[[Record], None]
 
 
-class Diverged(Exception):  # noqa: N818  (an outcome, not a fault)
-    """A loss is no longer a finite number."""
-
-
-def run(trial: Trial, write: Callable[[Record], None]) -> None:
+def run(trial: Trial, write: Write) -> None:
     """Trains and evaluates as the trial says, on one thread.
 
-    The same seed gives every rule the same initial weights and the same order of examples.
+    The same seed gives every contestant the same initial weights and the same order of examples.
 
     Args:
         trial: what to run.
-        write: is called with each record: first the header with the trial's specification, then one
-            record an epoch, last the closing one, whose "status" is "finished", "diverged" or
-            "crashed" (then with a "reason").
+        write: is called with each record: first the header ("trial") with the specification and the
+            environment; then an "evaluation" each epoch, or every so many steps: "epoch", "step",
+            "seconds" of training alone, means of the task's measures over the training since the last
+            one, the same over the validation data ("val_loss" ...), "gradient_norm" and "update_norm" of
+            the last step; last the closing one ("end"), whose "status" is "finished", "stopped" (by
+            successive halving), "diverged", "memory" (out of it) or "crashed", with a "reason" where it
+            is not the first. What is no finite number is null.
 
     Raises:
         StudyError: the data is not to be had, or `write` failed; there is no closing record then.
     """
     with _alone():
-        write(
-            {
-                "record": "trial",
-                "id": trial.id,
-                "specification": trial.specification,
-                "environment": environment(),
-            }
-        )
+        write(header(trial))
+        progress: Record = {"epoch": 0.0, "step": 0, "seconds": 0.0}
         try:
-            end = {"status": "finished"} | _train(trial, write)
+            end = _train(trial, progress, write)
         except StudyError:
             raise
         except Diverged as outcome:
             end = {"status": "diverged", "reason": str(outcome)}
         except Exception as error:  # whatever a model or a rule may raise: recorded, and the study goes on
-            end = {"status": "crashed", "reason": f"{type(error).__name__}: {error}"}
-        write({"record": "end"} | end)
+            status = "memory" if _out_of_memory(error) else "crashed"
+            end = {"status": status, "reason": f"{type(error).__name__}: {error}"}
+        write({"record": "end"} | end | progress)
+
+
+def rehearse(trial: Trial) -> int:
+    """Takes one step of a trial and evaluates it, keeping nothing: shows what is wrong at once.
+
+    Returns:
+        the number of steps of one epoch.
+
+    Raises:
+        StudyError: the model cannot be made, trained or evaluated; its first loss is not finite; or it
+            lacks one of the task's measures.
+    """
+    where = f"{trial.contestant.name} on {trial.task.name}"
+    with _alone():
+        try:
+            learner = trial.task.learner(trial.setting(total_steps(trial)), trial.seed)
+            figures = [learner.train(1)]
+        except StudyError:
+            raise
+        except Diverged:
+            raise StudyError(
+                f"{where}: the loss is not finite at the very first step, before anything is learned: "
+                "look for NaN or huge numbers in the data, and at the loss itself"
+            ) from None
+        except Exception as error:
+            raise StudyError(f"{where} fails at the first step: {type(error).__name__}: {error}") from error
+        for part in ("validation", "test"):
+            try:
+                figures.append(learner.evaluate(part))
+            except StudyError:
+                raise
+            except Diverged:  # one step can be too long: that is the trial's own affair
+                pass
+            except Exception as error:
+                raise StudyError(
+                    f"{where} fails on the {part} data: {type(error).__name__}: {error}"
+                ) from error
+        for measure in trial.task.measures:
+            if any(measure.name not in found for found in figures):
+                raise StudyError(f"{where}: the model reports no {measure.name}, which the task measures")
+        return learner.steps_per_epoch
+
+
+def header(trial: Trial) -> Record:
+    """The record that a trial begins with."""
+    return {
+        "record": "trial",
+        "id": trial.id,
+        "specification": trial.specification,
+        "environment": environment(),
+    }
 
 
 def environment() -> Record:
@@ -70,8 +112,28 @@ def environment() -> Record:
         "numpy": np.__version__,
         "torch": version("torch"),
         "machine": f"{platform.system()} {platform.machine()}",
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
     }
+
+
+def total_steps(trial: Trial) -> int | None:
+    """How many steps a trial of given steps or epochs takes; None where seconds decide, or none need know.
+
+    An epoch's steps are asked of a learner, once for a task and a batch size in every process.
+    """
+    if trial.length.unit == "steps":
+        return int(trial.length.amount)
+    if trial.length.unit == "seconds" or trial.contestant.schedule is None:
+        return None
+    key = trial.task.name, trial.task.version, trial.batch_size
+    if key not in _steps_per_epoch:
+        _steps_per_epoch[key] = trial.task.learner(trial.setting(None), trial.seed).steps_per_epoch
+    return int(trial.length.amount * _steps_per_epoch[key])
+
+
+_steps_per_epoch: dict[tuple[str, str, int], int] = {}
 
 
 @contextmanager
@@ -80,82 +142,67 @@ def _alone() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(trial: Trial, write: Callable[[Record], None]) -> Record:
-    task, data = trial.task, _tensors(trial.task)
-    # Two streams, so that a model that draws numbers while training leaves the order as it is.
-    weights, order = np.random.SeedSequence(trial.seed).generate_state(2).tolist()
-    torch.manual_seed(weights)
-    shuffle = torch.Generator().manual_seed(order)
-    model = task.model()
-    optimizer = Optimizer(model.parameters(), trial.rule)
-    seconds, step = 0.0, 0
-    for epoch in range(1, trial.epochs + 1):
+def _train(trial: Trial, progress: Record, write: Write) -> Record:
+    """Trains to the end; `progress` says how far it came, whatever happens."""
+    learner = trial.task.learner(trial.setting(total_steps(trial)), trial.seed)
+    every = trial.every or learner.steps_per_epoch
+    while count := _next(trial, learner, progress, every):
         start = time.perf_counter()
-        model.train()
-        # Means over the epoch while the weights move, as Keras reports them.
-        sums = dict.fromkeys(("loss", *task.metrics), 0.0)
-        examples = torch.randperm(len(data.train.targets), generator=shuffle)
-        for batch in examples.split(trial.batch_size):  # type: ignore[no-untyped-call]
-            inputs = data.train.inputs.index_select(0, batch)
-            targets = data.train.targets.index_select(0, batch)
-            outputs = model(inputs)
-            loss = task.loss(outputs, targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-            for name, value in _figures(task, outputs.detach(), targets, loss.detach()).items():
-                sums[name] += value * len(batch)
-            if not math.isfinite(sums["loss"]):
-                raise Diverged(f"the training loss was not finite at step {step}, in epoch {epoch}")
-        seconds += time.perf_counter() - start
-        record = {"record": "epoch", "epoch": epoch, "step": step, "seconds": seconds}
-        record |= {name: total / len(data.train.targets) for name, total in sums.items()}
-        write(record | _evaluate(task, model, data.validation, "val_", f"after epoch {epoch}"))
-    test = _evaluate(task, model, data.test, "test_", "at the end")
-    return {"epoch": trial.epochs, "step": step, "seconds": seconds} | test
+        figures = learner.train(count)
+        progress["seconds"] += time.perf_counter() - start
+        progress["step"] += count
+        progress["epoch"] = progress["step"] / learner.steps_per_epoch
+        norms = learner.norms()
+        validation = learner.evaluate("validation")
+        record = {"record": "evaluation"} | progress | figures
+        write(_plain(record | {f"val_{k}": v for k, v in validation.items()} | norms))
+        for what, loss in (("training", figures["loss"]), ("validation", validation["loss"])):
+            _bounded(trial.task, what, loss, progress)
+    progress["state_bytes"] = learner.state_bytes
+    if trial.until is not None:
+        return {"status": "stopped", "reason": f"after {trial.until:.0%} of {trial.length}, to be looked at"}
+    if trial.stage == "search":
+        return {"status": "finished"}
+    return {"status": "finished"} | _plain({f"test_{k}": v for k, v in learner.evaluate("test").items()})
 
 
-@torch.inference_mode()
-def _evaluate(task: Task, model: torch.nn.Module, part: Part, prefix: str, when: str) -> Record:
-    """Mean figures over a part of the data, at the weights as they are."""
-    model.eval()
-    sums = dict.fromkeys(("loss", *task.metrics), 0.0)
-    for inputs, targets in zip(
-        part.inputs.split(EVALUATION_BATCH), part.targets.split(EVALUATION_BATCH), strict=True
-    ):
-        outputs = model(inputs)
-        for name, value in _figures(task, outputs, targets, task.loss(outputs, targets)).items():
-            sums[name] += value * len(targets)
-    if not math.isfinite(sums["loss"]):
-        raise Diverged(f"the {'validation' if prefix == 'val_' else 'test'} loss was not finite {when}")
-    return {prefix + name: total / len(part.targets) for name, total in sums.items()}
+def _next(trial: Trial, learner: Learner, progress: Record, every: int) -> int:
+    """How many steps to take until the next evaluation; 0 at the end."""
+    amount = trial.length.amount * (trial.until or 1)
+    step, seconds = int(progress["step"]), float(progress["seconds"])
+    if trial.length.unit == "seconds":
+        if not step:
+            return min(every, 10)  # enough to know a step's time
+        if seconds >= amount:
+            return 0
+        return min(every, max(1, math.ceil((amount - seconds) * step / seconds)))
+    whole = math.ceil(amount * (learner.steps_per_epoch if trial.length.unit == "epochs" else 1))
+    return min(every - step % every, whole - step)
 
 
-def _figures(
-    task: Task, outputs: torch.Tensor, targets: torch.Tensor, loss: torch.Tensor
-) -> dict[str, float]:
-    return {"loss": loss.item()} | {name: f(outputs, targets).item() for name, f in task.metrics.items()}
+def _bounded(task: Task, what: str, loss: float, progress: Record) -> None:
+    if not abs(loss) <= BOUND:
+        raise Diverged(f"the {what} loss was {loss:.3g} at step {progress['step']}, beyond {BOUND:g}")
 
 
-_loaded: tuple[tuple[str, str], Data] | None = None
+def _plain(figures: Figures | Record) -> Record:
+    """Figures as JSON has them: what is not finite is null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in figures.items()
+    }
 
 
-def _tensors(task: Task) -> Data:
-    """The task's data as tensors, kept for the next trial of the same process."""
-    global _loaded
-    key = task.name, task.version
-    if _loaded is None or _loaded[0] != key:
-        data = task.load()
-        parts = (
-            Part(torch.as_tensor(part.inputs), torch.as_tensor(part.targets))
-            for part in (data.train, data.validation, data.test)
-        )
-        _loaded = key, Data(*parts)
-    return _loaded[1]
+# How torch, XLA and TensorFlow say that memory ran out.
+_MEMORY = ("out of memory", "outofmemory", "t allocate memory", "resource exhausted", "resourceexhausted")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    said = f"{type(error).__name__} {error}".lower().replace("_", " ")
+    return isinstance(error, MemoryError) or any(words in said for words in _MEMORY)

@@ -1,0 +1,68 @@
+"""A study's trials as one table in a file that other tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thalweg.study.comparison import Comparison
+from thalweg.study.errors import StudyError
+
+if TYPE_CHECKING:
+    import polars
+
+# What says which trial a row is of, besides the hyperparameters.
+_TRIAL = ("contestant", "stage", "seed", "until", "id", "batch_size")
+
+
+def write(study: Comparison, path: str | Path, evaluations: bool = False) -> None:
+    """Writes all trials that are through, one row each.
+
+    Args:
+        study: whose they are, complete or not.
+        path: ends in .parquet or .csv.
+        evaluations: one row for each evaluation instead, beside its trial's "contestant", "stage", "seed",
+            "until", "id", "batch_size" and hyperparameters. A trial that counts twice, as a default that
+            won, is there twice.
+
+    Raises:
+        StudyError: another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    writers: dict[str, Callable[[polars.DataFrame], object]] = {
+        ".parquet": lambda found: found.write_parquet(path),
+        ".csv": lambda found: found.write_csv(path),
+    }
+    if path.suffix.lower() not in writers:
+        raise StudyError(f"{path}: its ending tells its kind, and is {' or '.join(writers)}")
+    found = table(study, evaluations)
+    try:
+        writers[path.suffix.lower()](found)
+    except OSError as error:
+        why, _, _ = str(error).partition(" (os error")
+        raise StudyError(f"{path} cannot be written: {why}") from None
+
+
+def table(study: Comparison, evaluations: bool = False) -> polars.DataFrame:
+    """What `write` writes."""
+    import polars
+
+    rows = [_flat(row) for row in study.rows()]
+    if not rows:
+        return study.evaluations().clear()
+    # All rows decide on a column's type: the first may have nothing there.
+    trials = polars.DataFrame(rows, infer_schema_length=None).cast({"until": polars.Float64})
+    which = [*_TRIAL, *(name for name in trials.columns if name.startswith("hyperparameter."))]
+    if evaluations:
+        return trials.select(which).join(study.evaluations(), on="id", maintain_order="left_right")
+    return trials.select(*which, polars.exclude(which))
+
+
+def _flat(row: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """What is nested within a row becomes columns "outer.inner"."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        inner = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,329 @@
+"""A Keras model in training, on any of Keras's back ends, by Keras's own compiled steps."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from thalweg.errors import nearest
+from thalweg.study.data import Data, is_sparse
+from thalweg.study.errors import StudyError
+from thalweg.study.learners import Diverged, Figures, Streams, seeds
+from thalweg.study.measure import Metric
+
+if TYPE_CHECKING:
+    from thalweg.study.contestant import Setting
+
+# How many examples are evaluated at once: bounds memory.
+EVALUATION_BATCH = 250
+
+_HIGHER = ("accuracy", "auc", "precision", "recall", "f1", "score", "top", "iou", "similarity")
+
+
+def loss_of(loss: Any) -> Any:
+    """A loss as `model.compile` takes it.
+
+    Raises:
+        StudyError: Keras knows none of the name.
+    """
+    if not isinstance(loss, str):
+        return loss
+    try:
+        keras.losses.get(loss)
+    except ValueError:
+        known = [name for name in dir(keras.losses) if name.islower() and not name.startswith("_")]
+        raise StudyError(f"Keras has no loss {loss!r}; {nearest(loss, known)}") from None
+    return loss
+
+
+def metrics_of(metrics: Iterable[str | Metric]) -> tuple[Metric, ...]:
+    """Metrics with their directions.
+
+    Raises:
+        StudyError: Keras knows none of the name, or two have the same.
+    """
+    found = [_metric(metric) for metric in metrics]
+    names = ["loss", *(metric.name for metric in found)]
+    for name in names:
+        if names.count(name) > 1:
+            raise StudyError(f"two measures are named {name!r}")
+    return tuple(found)
+
+
+def _metric(metric: str | Metric) -> Metric:
+    if isinstance(metric, Metric):
+        return metric
+    try:
+        known = keras.metrics.get(metric)
+    except (ValueError, TypeError):
+        known = None
+    if known is None and metric not in ("accuracy", "acc"):
+        names = ["accuracy", *(name for name in dir(keras.metrics) if name.islower() and name[0] != "_")]
+        raise StudyError(
+            f"Keras has no metric {metric!r}; {nearest(str(metric), names)}. One of your own: "
+            'Metric("name", function, "higher") or "lower", whichever is better'
+        )
+    higher = any(word in metric.lower() for word in (*_HIGHER, "acc"))
+    return Metric(metric, _Named(metric), "higher" if higher else "lower")
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What Keras has by a name, which for "accuracy" depends on the model's loss."""
+
+    name: str
+
+    def __call__(self) -> Any:
+        return self.name if self.name in ("accuracy", "acc") else keras.metrics.get(self.name)
+
+
+def _made(metric: Metric) -> Any:
+    """A metric for `model.compile`, fresh, that reports under its own name."""
+    given: Any = metric.function
+    given = given() if isinstance(given, _Named) else given
+    if isinstance(given, type):
+        given = given()
+    if isinstance(given, str):
+        return given
+    if isinstance(given, keras.metrics.Metric):
+        return type(given).from_config({**given.get_config(), "name": metric.name})
+    return keras.metrics.MeanMetricWrapper(given, name=metric.name)
+
+
+@dataclass(frozen=True)
+class KerasTraining:
+    """Makes learners of a Keras model.
+
+    Attributes:
+        key: names model and data: they are checked once a process.
+        model: makes a model with fresh weights.
+        data: what to learn from.
+        loss: as `model.compile` takes it.
+        metrics: what else is measured.
+    """
+
+    key: str
+    model: Callable[[], Any]
+    data: Data
+    loss: Any
+    metrics: tuple[Metric, ...]
+
+    def __call__(self, setting: Setting, seed: int) -> KerasLearner:
+        """A model with fresh weights from the seed, checked the first time.
+
+        Raises:
+            StudyError: the data, the model and the loss do not fit each other.
+        """
+        weights, order = seeds(seed)
+        own = streams(weights)
+        with own:
+            model = self.model()
+            if not isinstance(model, keras.Model):
+                raise StudyError(f"the model is {type(model).__name__}, where a keras.Model is wanted")
+            first = _rows(self.data.train.inputs, np.arange(1))
+            model(keras.ops.convert_to_tensor(first))  # a model without an Input has no weights before
+            if not model.trainable_variables:
+                raise StudyError(f"the model {model.name} has no parameters to train")
+            model.compile(optimizer=setting.keras(), loss=self.loss, metrics=[*map(_made, self.metrics)])
+        if self.key not in _checked:
+            with own:
+                _check(self, model, setting.batch_size)
+            _checked.add(self.key)
+        return KerasLearner(self, model, setting.batch_size, own, order)
+
+
+_checked: set[str] = set()
+
+
+class KerasLearner:
+    """A compiled Keras model; see `Learner`."""
+
+    def __init__(
+        self, training: KerasTraining, model: Any, batch_size: int, streams: Streams, order: int
+    ) -> None:
+        self._training, self._data, self._model = training, training.data, model
+        self._names = "loss", *(metric.name for metric in training.metrics)
+        self._batch_size, self._streams = batch_size, streams
+        self._shuffle = np.random.RandomState(order)
+        self._order = np.empty(0, int)
+        self._next = 0
+        self.steps_per_epoch = math.ceil(len(self._data.train.targets) / batch_size)
+        self.step = 0
+        self._last: tuple[Any, list[Any]] | None = None
+        self._update_norm = math.nan
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of the optimizer's variables, but for the step number and the learning rate."""
+        optimizer = self._model.optimizer
+        rest = {id(optimizer.iterations), id(getattr(optimizer, "_learning_rate", None))}
+        kept = (v for v in optimizer.variables if id(v) not in rest)
+        return sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in kept)
+
+    def train(self, steps: int) -> Figures:
+        """See `Learner.train`: `model.fit`, on examples that are in order already."""
+        total, count = dict.fromkeys(self._names, 0.0), 0
+        with self._streams:
+            while steps:
+                if self._next == len(self._order):
+                    self._order = self._shuffle.permutation(len(self._data.train.targets))
+                    self._next = 0
+                left = math.ceil((len(self._order) - self._next) / self._batch_size)
+                now = min(steps, left)
+                # The last step of all by itself, so that the weights before it can be kept.
+                now -= now == steps > 1
+                if steps == 1:
+                    before = self._weights()
+                examples = self._order[self._next : self._next + now * self._batch_size]
+                self._next += len(examples)
+                for name, mean in self._fit(examples, now).items():
+                    total[name] += mean * len(examples)
+                count += len(examples)
+                steps -= now
+            after = self._weights()
+            self._last = examples, before
+            self._update_norm = _norm([a - b for a, b in zip(after, before, strict=True)])
+        return {name: value / count for name, value in total.items()}
+
+    def _fit(self, examples: Any, steps: int) -> Figures:
+        inputs = _rows(self._data.train.inputs, examples)
+        targets = self._data.train.targets[examples]
+        found = self._model.fit(inputs, targets, self._batch_size, shuffle=False, verbose=0).history
+        self.step += steps
+        figures = {
+            name: float(found[name][-1]) for name in ("loss", *(m.name for m in self._training.metrics))
+        }
+        if not math.isfinite(figures["loss"]):
+            epoch = math.ceil(self.step / self.steps_per_epoch)
+            raise Diverged(f"the training loss was not finite by step {self.step}, in epoch {epoch}")
+        return figures
+
+    def evaluate(self, part: str) -> Figures:
+        """See `Learner.evaluate`."""
+        inputs, targets = getattr(self._data, part)
+        with self._streams:
+            inputs = _rows(inputs, np.arange(len(targets)))
+            found = self._model.evaluate(
+                inputs, targets, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True
+            )
+        if not math.isfinite(found["loss"]):
+            raise Diverged(f"the {part} loss was not finite after step {self.step}")
+        return {name: float(found[name]) for name in self._names}
+
+    def norms(self) -> Figures:
+        """See `Learner.norms`; the gradient is computed anew when it is asked for, without dropout."""
+        if self._last is None:
+            return {"gradient_norm": math.nan, "update_norm": math.nan}
+        examples, before = self._last
+        after = self._weights()
+        try:
+            self._assign(before)
+            inputs = _rows(self._data.train.inputs, examples)
+            with self._streams:
+                found = gradients(
+                    self._model, self._training.loss, inputs, self._data.train.targets[examples]
+                )
+        finally:
+            self._assign(after)
+        return {"gradient_norm": _norm(found), "update_norm": self._update_norm}
+
+    def _weights(self) -> list[Any]:
+        return [_numpy(v.value) for v in self._model.trainable_variables]
+
+    def _assign(self, values: list[Any]) -> None:
+        for variable, value in zip(self._model.trainable_variables, values, strict=True):
+            variable.assign(value)
+
+
+def gradients(model: Any, loss: Any, inputs: Any, targets: Any) -> list[Any]:
+    """Gradients of the loss by the trainable variables, as numpy arrays."""
+    loss_of = keras.losses.get(loss)
+    inputs, targets = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(targets)
+    variables = model.trainable_variables
+    found: Iterable[Any]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        rest = [v.value for v in model.non_trainable_variables]
+
+        def value(weights: list[Any]) -> Any:
+            return keras.ops.mean(loss_of(targets, model.stateless_call(weights, rest, inputs)[0]))
+
+        found = jax.grad(value)([v.value for v in variables])
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        with tensorflow.GradientTape() as tape:
+            mean = keras.ops.mean(loss_of(targets, model(inputs, training=False)))
+        found = tape.gradient(mean, [v.value for v in variables])
+        found = [g if g is None else tensorflow.convert_to_tensor(g) for g in found]  # embeddings' are sparse
+    else:
+        import torch
+
+        mean = keras.ops.mean(loss_of(targets, model(inputs, training=False)))
+        found = torch.autograd.grad(mean, [v.value for v in variables], allow_unused=True)
+    return [_numpy(g) for g in found if g is not None]
+
+
+def _check(training: KerasTraining, model: Any, batch_size: int) -> None:
+    """One batch tried, and all labels looked at, before any time is spent.
+
+    Raises:
+        StudyError: something does not fit; the message says what would.
+    """
+    train = training.data.train
+    inputs, targets = _rows(train.inputs, np.arange(batch_size)), train.targets[:batch_size]
+    outputs = model(keras.ops.convert_to_tensor(inputs), training=False)
+    name = training.loss if isinstance(training.loss, str) else type(training.loss).__name__
+    if name.lower().replace("_", "") == "sparsecategoricalcrossentropy":
+        classes = outputs.shape[-1]
+        for part in ("train", "validation", "test"):
+            labels = np.unique(getattr(training.data, part).targets)
+            wrong = labels[(labels < 0) | (labels >= classes)].tolist()
+            if wrong:
+                shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+                raise StudyError(
+                    f"the model has {classes} outputs, so labels are 0 to {classes - 1}; "
+                    f"the {part} part has {shown} too"
+                )
+    mean = keras.ops.mean(keras.losses.get(training.loss)(keras.ops.convert_to_tensor(targets), outputs))
+    loss = float(_numpy(mean))
+    if not np.isfinite(loss):
+        raise StudyError(
+            f"the loss is {loss} before the first step, at fresh weights: look for nan or infinity in the "
+            "data, a logarithm or root of zero in the loss, and the scale of the inputs"
+        )
+
+
+def _rows(array: Any, examples: Any) -> Any:
+    rows = array[examples[: array.shape[0]]]
+    return rows.toarray() if is_sparse(rows) else rows
+
+
+def _numpy(tensor: Any) -> Any:
+    """A copy as a numpy array."""
+    tensor = tensor.detach().cpu() if hasattr(tensor, "detach") else tensor
+    return np.array(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
+
+
+def _norm(arrays: Iterable[Any]) -> float:
+    return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
+
+
+def streams(seed: int) -> Streams:
+    """Random streams from a seed: Keras draws its seeds from Python's, its torch back end from torch's."""
+    if "torch" not in sys.modules:
+        return Streams(seed, (_nothing, lambda state: None), lambda seed: None)
+    from thalweg.study.learners import torch
+
+    return torch.streams(seed)
+
+
+def _nothing() -> None:
+    return None

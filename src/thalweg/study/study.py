@@ -1,0 +1,106 @@
+"""A comparison from Python: `compare(task, ...)` runs one and returns it as a `Study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thalweg.study import plan as plans
+from thalweg.study.comparison import Comparison, Progress
+from thalweg.study.engine import Engine
+from thalweg.study.task import Task
+
+if TYPE_CHECKING:
+    from thalweg.study.advice import Advice
+    from thalweg.study.report import Written
+    from thalweg.study.statistics import Findings
+
+
+class Study(Comparison):
+    """A comparison with what follows from it.
+
+    Attributes are those of `Comparison`.
+    """
+
+    def findings(self) -> Findings:
+        """What the trials show so far."""
+        from thalweg.study.statistics import find
+
+        return find(self)
+
+    def advice(self, default: str | None = None) -> Advice:
+        """What to do with that.
+
+        Args:
+            default: the contestant that you would take otherwise, untuned; see `advice.advise`.
+
+        Raises:
+            StudyError: there is no such contestant.
+        """
+        from thalweg.study.advice import advise
+
+        return advise(self.findings(), default)
+
+    def report(self, folder: str | Path | None = None) -> Written:
+        """Writes the report as files, and returns their paths.
+
+        Args:
+            folder: where; None: the study's own.
+
+        Raises:
+            StudyError: they cannot be written.
+        """
+        from thalweg.study.report import write
+
+        return write(Path(folder) if folder else self.store.folder, self.findings())
+
+    def export(self, path: str | Path, evaluations: bool = False) -> None:
+        """Writes all trials as one table; see `export.write`.
+
+        Args:
+            path: ends in .parquet or .csv.
+            evaluations: a row for each evaluation, not for each trial.
+
+        Raises:
+            StudyError: another ending, or it cannot be written.
+        """
+        from thalweg.study.export import write
+
+        write(self, path, evaluations)
+
+
+def compare(
+    task: Task | str,
+    optimizers: Any = plans.CLASSICAL,
+    *,
+    out: str | Path | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Study:
+    """Trains a task with several optimizers, each tuned with the same budget.
+
+    Args:
+        task: what to train, or its name.
+        optimizers: `Contestant`s, names such as "adam", "adamw@torch" or "sgd+cosine", rules, and classes
+            or functions of torch.optim's kind.
+        out: the study's folder; what is there of it already is not run again. None: studies/TASK.
+        engine: what runs the trials; this and the next two are those of `Engine`.
+        address: of a cluster.
+        jobs: how many local processes.
+        progress: is called with the study and the run after each training run.
+        **options: `dialect`, `budget`, `lr`, `tune`, `seeds`, `search_seeds`, `batch_size`, `every`,
+            `halving`, `proposer`, `defaults` and `vary` of `plan.make`.
+
+    Raises:
+        StudyError: something that the user can put right.
+    """
+    if isinstance(task, str):
+        from thalweg.study.tasks import get
+
+        task = get(task)
+    study = Study.of(plans.make(task, optimizers, **options), out)
+    study.engine = Engine(engine, address, jobs)
+    return study.resume(progress)

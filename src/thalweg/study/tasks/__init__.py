@@ -1,0 +1,55 @@
+"""Tasks by name."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from thalweg.errors import nearest
+from thalweg.study import data
+from thalweg.study.errors import StudyError
+from thalweg.study.task import Task, load
+
+
+def _made(module: str, function: str, *arguments: object) -> Callable[[Path | None], Task]:
+    """Makes a task, importing what it needs only then: names alone need no framework."""
+
+    def make(folder: Path | None) -> Task:
+        task: Task = getattr(import_module(f"{__name__}.{module}"), function)(*arguments, folder)
+        return task
+
+    return make
+
+
+TASKS: dict[str, Callable[[Path | None], Task]] = {
+    "digits": _made("images", "digits"),
+    "mnist": _made("images", "perceptron", data.MNIST),
+    "fashion-mnist": _made("images", "perceptron", data.FASHION_MNIST),
+    "fashion-mnist-cnn": _made("images", "convolutional", data.FASHION_MNIST),
+    "mnist-autoencoder": _made("images", "autoencoder", data.MNIST),
+    "imdb-cnn": _made("text", "review_convolution"),
+    "imdb-bow": _made("text", "review_words"),
+    "shakespeare-rnn": _made("text", "shakespeare_recurrent"),
+    "shakespeare-transformer": _made("text", "shakespeare_transformer"),
+    "quadratic": _made("convex", "quadratic"),
+    "logistic": _made("convex", "logistic"),
+}
+
+
+def get(name: str, folder: Path | None = None) -> Task:
+    """A task by name, its data found and checked: a built-in one, or the user's own as `load` takes it.
+
+    Args:
+        name: as in `TASKS` (capitals, underscores and spaces make no difference), or "my_task.py:task".
+        folder: where the data files are, for a built-in task that has some. None: the cache, else a
+            download.
+
+    Raises:
+        StudyError: no task has the name, its data is not to be had, or as `load`.
+    """
+    if ".py" in name:
+        return load(name)
+    known = {key.replace("-", ""): make for key, make in TASKS.items()}
+    make = known.get(name.lower().replace("-", "").replace("_", "").replace(" ", ""))
+    if make is None:
+        raise StudyError(f"no task is named {name!r}; {nearest(name, TASKS)}, or a file: my_task.py:task")
+    return make(folder)

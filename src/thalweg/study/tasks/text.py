@@ -1,0 +1,173 @@
+"""Film reviews and Shakespeare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from thalweg.study import data
+from thalweg.study.data import IMDB, SHAKESPEARE, Array, Data, Part
+from thalweg.study.learners.measures import METRICS, bce, cross_entropy
+from thalweg.study.learners.torch import TorchTraining
+from thalweg.study.measure import LOSS
+from thalweg.study.task import Task
+from thalweg.study.tasks import models
+
+# What separates words, besides white space: all punctuation but the apostrophe, as in Keras.
+_PUNCTUATION = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~', " "))
+_RARE = 65535  # the number of all words beyond the most frequent ones
+# Keras's numbers before the words': filling, start of a review, a word beyond the most frequent.
+_FILL, _START, _UNKNOWN, _FIRST = 0, 1, 2, 4
+LENGTH = 64  # characters of Shakespeare that are read at once
+
+
+# -- reviews -------------------------------------------------------------------------------------
+
+
+def review_convolution(folder: Path | None = None) -> Task:
+    """Sentiment of IMDB reviews by a convolution over words, as Keras's well-known example has it.
+
+    The 5,000 most frequent words, the last 400 of a review, 250 units.
+    """
+    load = partial(_sequences, folder and folder.absolute(), words=5000, length=400)
+    return _reviews("imdb-cnn", models.TextConvolution, load, folder, epochs=5)
+
+
+def review_words(folder: Path | None = None) -> Task:
+    """Sentiment of IMDB reviews by logistic regression on which of 10,000 words occur: sparse data."""
+    load = partial(_bags, folder and folder.absolute(), words=10000)
+    return _reviews("imdb-bow", partial(models.perceptron, 10000, 1), load, folder, epochs=10)
+
+
+def _reviews(
+    name: str, model: models.Factory, load: Callable[[], Data], folder: Path | None, epochs: int
+) -> Task:
+    reviews(folder and folder.absolute())
+    version = f"1, data {IMDB.digest}"
+    accuracy = METRICS["accuracy"]
+    learner = TorchTraining(f"{name} {version}", model, load, bce, (accuracy,), 32)
+    sources = {"imdb": "https://ai.stanford.edu/~amaas/data/sentiment (Maas et al. 2011)"}
+    return Task(name, version, learner, (LOSS, accuracy.measure), epochs, sources=sources)
+
+
+def reviews(folder: Path | None = None) -> dict[str, Array]:
+    """The reviews as numbers of words, the most frequent word of the training reviews being 0.
+
+    Returns:
+        for "train" and "test" each: "words_*" of all reviews on end, "ends_*" of each review, "labels_*".
+
+    Raises:
+        StudyError: the files are not to be had.
+    """
+    # Which content is named by what it has to hash to, so that other files never meet kept numbers.
+    return data.kept(f"imdb-words-1-{IMDB.digest}", partial(_numbered, folder))
+
+
+def _numbered(folder: Path | None) -> dict[str, Array]:
+    found = dict(zip(("train", "test"), data.reviews(folder), strict=True))
+    split = {name: [_words(text) for text in part.texts] for name, part in found.items()}
+    counts = Counter(word for words in split["train"] for word in words)
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:_RARE]
+    numbers = {word: number for number, word in enumerate(frequent)}
+    arrays = {}
+    for name, texts in split.items():
+        flat = (numbers.get(word, _RARE) for words in texts for word in words)
+        arrays[f"words_{name}"] = np.fromiter(flat, np.uint16)
+        arrays[f"ends_{name}"] = np.cumsum([len(words) for words in texts])
+        arrays[f"labels_{name}"] = np.array(found[name].labels, np.uint8)
+    return arrays
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().translate(_PUNCTUATION).split()
+
+
+def _sequences(folder: Path | None, words: int, length: int) -> Data:
+    """Each review's last words by number, after filling; as `keras.datasets.imdb` numbers them."""
+    found = reviews(folder)
+
+    def part(name: str) -> Part:
+        flat, ends = found[f"words_{name}"].astype(np.int32) + _FIRST, found[f"ends_{name}"]
+        flat[flat >= words] = _UNKNOWN
+        inputs = np.full((len(ends), length), _FILL, np.int32)
+        for row, review in zip(inputs, np.split(flat, ends[:-1]), strict=True):
+            last = np.concatenate([[_START], review])[-length:]
+            row[length - len(last) :] = last
+        return Part(inputs, _labels(found, name))
+
+    return _held_out(part("train"), part("test"))
+
+
+def _bags(folder: Path | None, words: int) -> Data:
+    """Which of the most frequent words occur in each review, as sparse rows of zeros and ones."""
+    from scipy.sparse import csr_array
+
+    found = reviews(folder)
+
+    def part(name: str) -> Part:
+        flat, ends = found[f"words_{name}"], found[f"ends_{name}"]
+        review = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        known = flat < words
+        entries = np.ones(known.sum(), np.float32), (review[known], flat[known].astype(np.int64))
+        bags = csr_array(entries, shape=(len(ends), words))
+        bags.sum_duplicates()
+        bags.data[:] = 1
+        return Part(bags, _labels(found, name))
+
+    return _held_out(part("train"), part("test"))
+
+
+def _labels(found: dict[str, Array], name: str) -> Array:
+    return found[f"labels_{name}"].astype(np.float32)[:, None]
+
+
+def _held_out(train: Part, test: Part) -> Data:
+    """A fifth of the training reviews to validate with: they are ordered by opinion, so drawn."""
+    order = np.random.RandomState(0).permutation(len(train.targets))
+    ours, held = np.split(order, [len(order) * 4 // 5])
+    first, second = (Part(train.inputs[rows], train.targets[rows]) for rows in (ours, held))
+    return Data(first, second, test)
+
+
+# -- Shakespeare ---------------------------------------------------------------------------------
+
+
+def shakespeare_recurrent(folder: Path | None = None) -> Task:
+    """The next character of Shakespeare's plays, by an LSTM."""
+    return _shakespeare("shakespeare-rnn", models.Recurrent, folder)
+
+
+def shakespeare_transformer(folder: Path | None = None) -> Task:
+    """The next character of Shakespeare's plays, by a small transformer."""
+    return _shakespeare("shakespeare-transformer", models.Transformer, folder)
+
+
+def _shakespeare(name: str, model: models.Factory, folder: Path | None) -> Task:
+    SHAKESPEARE.find(folder)
+    version = f"1, data {SHAKESPEARE.digest}"
+    load = partial(_windows, folder and folder.absolute())
+    figures = METRICS["perplexity"], METRICS["accuracy"]
+    learner = TorchTraining(f"{name} {version}", model, load, cross_entropy, figures, 32)
+    sources = {"tinyshakespeare": "https://github.com/karpathy/char-rnn"}
+    return Task(name, version, learner, (LOSS, *(f.measure for f in figures)), epochs=10, sources=sources)
+
+
+def _windows(folder: Path | None) -> Data:
+    """Windows of 64 characters and what is one further on: 90 % of the text, 5 %, and the last 5 %."""
+    text = np.frombuffer(SHAKESPEARE.read("input.txt", folder), np.uint8)
+    characters, numbers = np.unique(text, return_inverse=True)
+    assert len(characters) <= 65
+    parts = np.split(numbers.astype(np.int64), [len(text) * 90 // 100, len(text) * 95 // 100])
+    return Data(*map(_window, parts))
+
+
+def _window(numbers: Array) -> Part:
+    count = (len(numbers) - 1) // LENGTH
+    return Part(
+        numbers[: count * LENGTH].reshape(count, LENGTH),
+        numbers[1 : count * LENGTH + 1].reshape(count, LENGTH),
+    )
