@@ -1,5 +1,7 @@
 """What a bare import brings in."""
 
+import pytest
+
 from helpers import output, python
 
 FRAMEWORKS = [
@@ -13,6 +15,8 @@ FRAMEWORKS = [
     "sklearn",
     "joblib",
     "rich",
+    "polars",
+    "scipy",
 ]
 
 
@@ -37,3 +41,31 @@ def test_every_name_of_the_front_door_is_there() -> None:
     for module in (thalweg, thalweg.torch, thalweg.schedules):
         assert all(hasattr(module, name) for name in module.__all__)
     assert {type(thalweg.get(name)).__name__ for name in thalweg.rules()} <= {*thalweg.__all__}
+
+
+def test_what_compares_is_loaded_when_it_is_asked_for() -> None:
+    import thalweg
+    from thalweg.study import contestant, plan, study, task
+
+    for module, name in (
+        (plan, "Budget"),
+        (contestant, "Contestant"),
+        (study, "Study"),
+        (task, "Task"),
+        (study, "compare"),
+    ):
+        assert getattr(thalweg, name) is getattr(module, name)
+        assert name in dir(thalweg)
+    with pytest.raises(AttributeError, match="module 'thalweg' has no attribute 'compere'"):
+        _ = thalweg.compere  # type: ignore[attr-defined]
+
+
+def test_what_compares_names_the_extra_where_it_is_missing() -> None:
+    said = output(
+        python(
+            "import sys; sys.modules['joblib'] = None; import thalweg\n"
+            "try: from thalweg import compare\n"
+            "except ImportError as error: print(error)"
+        )
+    )
+    assert said.strip() == "thalweg.compare needs joblib: pip install 'thalweg[study]'"
