@@ -193,3 +193,13 @@ def output(done: "subprocess.CompletedProcess[str]") -> str:
     """What a process printed; its error, as an assertion, where it failed."""
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def derivatives(function: Callable[[torch.Tensor], torch.Tensor], point: Any) -> tuple[Any, Any]:
+    """Gradient (n,) and Hessian (n, n) of a function at a point (n,), by torch; NumPy arrays of float64."""
+    at = torch.tensor(np.asarray(point, np.float64), requires_grad=True)
+    (first,) = torch.autograd.grad(function(at), at, create_graph=True, materialize_grads=True)
+    rows = [
+        torch.autograd.grad(slope + 0 * at.sum(), at, retain_graph=True)[0] for slope in first
+    ]  # + 0: a slope that is constant has a derivative too
+    return first.detach().numpy(), torch.stack(rows).detach().numpy()

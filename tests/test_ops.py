@@ -18,7 +18,7 @@ from thalweg.symbols import OPERATIONS, symbol
 array_api_strict = pytest.importorskip("array_api_strict")
 
 NUMBERS = [-math.inf, -2.5, -0.0, 0.0, 0.3, 1.0, 7.0, math.inf, math.nan]
-ONE = ["sqrt", "exp", "log", "tanh", "cos", "abs", "floor", "sign"]
+ONE = ["sqrt", "exp", "log", "tanh", "cos", "sin", "abs", "floor", "sign"]
 TWO = ["maximum", "minimum"]
 FLOAT32 = {
     "numpy": lambda x: np.asarray(x, np.float32),
@@ -116,12 +116,12 @@ def test_of_symbols_is_a_symbol(name: str) -> None:
     assert made.op == {"clip": "minimum"}.get(name, name)
 
 
-def test_cosine_and_floor_have_a_kernel_and_a_formula() -> None:
+def test_waves_and_floor_have_a_kernel_and_a_formula() -> None:
     class Waves(thalweg.Rule, register=False):
         lr: thalweg.Scalar = 0.1
 
         def update(self, t: Any, g: Any, m: Any = 0) -> Any:
-            m = ops.floor(g) * m + ops.cos(3 * g)
+            m = ops.floor(g) * m + ops.cos(3 * g) + ops.sin(g)
             return self.lr * m, m
 
     rule = Waves()
@@ -135,4 +135,4 @@ def test_cosine_and_floor_have_a_kernel_and_a_formula() -> None:
         assert difference(p, wanted) <= tolerance
     formula = thalweg.trace(rule).latex()
     assert r"\lfloor g_t \rfloor" in formula
-    assert r"\cos\left(3 \, g_t\right)" in formula
+    assert r"\cos\left(3 \, g_t\right) + \sin\left(g_t\right)" in formula

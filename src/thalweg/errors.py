@@ -31,3 +31,21 @@ class UnknownHyperparameterError(TypeError, ValueError):
 
     def __init__(self, rule: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"{rule} has no hyperparameter {name!r}; {nearest(name, known)}")
+
+
+class UnknownSurfaceError(ValueError):
+    """No surface has that name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no surface is named {name!r}; {nearest(name, known)}")
+
+
+class UnknownSolverError(ValueError):
+    """No solver has that name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no solver is named {name!r}; {nearest(name, known)}")
+
+
+class InvalidFormulaError(ValueError):
+    """A text is no formula, or has what formulas may not have."""

@@ -12,7 +12,21 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-__all__ = ["abs", "clip", "cos", "exp", "floor", "log", "maximum", "minimum", "sign", "sqrt", "tanh", "where"]
+__all__ = [
+    "abs",
+    "clip",
+    "cos",
+    "exp",
+    "floor",
+    "log",
+    "maximum",
+    "minimum",
+    "sign",
+    "sin",
+    "sqrt",
+    "tanh",
+    "where",
+]
 
 
 def _is_number(x: Any) -> bool:
@@ -36,6 +50,7 @@ exp = _elementwise("exp", "eˣ.")
 log = _elementwise("log", "The natural logarithm.")
 tanh = _elementwise("tanh", "The hyperbolic tangent.")
 cos = _elementwise("cos", "The cosine of an angle in radians.")
+sin = _elementwise("sin", "The sine of an angle in radians.")
 abs = _elementwise("abs", "|x|.")
 floor = _elementwise("floor", "The largest whole number that is not above x.")
 sign = _elementwise("sign", "−1, 0 or 1.")

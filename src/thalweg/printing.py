@@ -31,6 +31,7 @@ _FUNCTION = {
     "log": r"\log",
     "tanh": r"\tanh",
     "cos": r"\cos",
+    "sin": r"\sin",
     "sign": r"\operatorname{sign}",
     "maximum": r"\max",
     "minimum": r"\min",
@@ -105,6 +106,26 @@ def to_python(
         return call(x.op, [write(a)[0] for a in x.args]), 9
 
     return write(x)[0]
+
+
+def to_latex(x: Any, symbols: Mapping[str, str]) -> str:
+    """An expression in LaTeX.
+
+    Args:
+        x: an expression or a number.
+        symbols: the LaTeX of each symbol in it.
+    """
+    return _write(x, symbols.__getitem__)[0]
+
+
+def to_unicode(x: Any, symbols: Mapping[str, str]) -> str:
+    """An expression on one line of text.
+
+    Args:
+        x: an expression or a number.
+        symbols: the text of each symbol in it.
+    """
+    return _plainly(x, symbols.__getitem__)[0]
 
 
 def latex(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mapping[str, str]) -> str:
@@ -213,7 +234,7 @@ def _indexed(name: str, index: str) -> str:
     return f"{symbol}{index}"
 
 
-def _write(x: Any, names: _Names) -> tuple[str, int]:
+def _write(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
     if not isinstance(x, Expr):
         return f"{x:g}", _ATOM if x >= 0 else _SUM
 
@@ -276,7 +297,7 @@ def plain_name(name: str, index: str) -> str:
     return f"{symbol}{rest and '_'}{rest}{index}"
 
 
-def _plainly(x: Any, names: _Names) -> tuple[str, int]:
+def _plainly(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
     """An expression on one line, and how tightly its outermost operation binds.
 
     A fraction binds less than a product here, so that a factor which is one gets parentheses.

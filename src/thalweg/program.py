@@ -9,7 +9,7 @@ depends on scalars alone (Nadam's product of momenta) is one number, not an arra
 import operator
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
@@ -357,8 +357,8 @@ class _Rewriter:
                 if ra is None or rb is None:  # one side is a scalar altogether
                     rest, factor = (rb if ra is None else ra), self._times(fa, fb)
                     return factor if rest is None else apply("mul", rest, factor)
-            case ("pow", (a, b)) if is_number(b, 2) and not self._early(a):
-                return apply("mul", a, a)
+            case ("pow", (a, b)) if not (isinstance(b, Expr) or self._early(a)) and b in _WHOLE:
+                return _whole_power(a, int(b))
             case ("pow", (a, b)) if is_number(b, 0.5):
                 return apply("sqrt", a)
         return apply(op, *args)
@@ -376,6 +376,32 @@ class _Rewriter:
         if a is None or b is None:
             return b if a is None else a
         return apply("mul", a, b)
+
+
+# Powers that are done by multiplying: at most six times.
+_WHOLE = range(2, 17)
+
+
+def _whole_power(a: Any, n: int) -> Any:
+    if n == 1:
+        return a
+    root = _whole_power(a, n // 2)
+    square = apply("mul", root, root)
+    return apply("mul", square, a) if n % 2 else square
+
+
+def in_lines(roots: Sequence[Any], constants: Iterable[str] = ()) -> tuple[list[Line], list[Any]]:
+    """Expressions as lines in which nothing is computed twice, then each root over these lines.
+
+    Args:
+        roots: expressions, or numbers.
+        constants: the symbols that stand for numbers; what depends on them alone has lines of its own.
+    """
+    stage = _Stages(frozenset(constants))
+    fast = _Rewriter(stage)
+    taken = {e.name for e in walk(*roots) if e.op == "symbol"}
+    lines, references = _schedule([fast(root) for root in roots], stage, {}, taken)
+    return [line for line, _ in lines], references
 
 
 def _schedule(

@@ -13,7 +13,7 @@ from thalweg.symbols import walk
 
 # Bytes that an entry takes.
 DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-_FROM_MATH = ("cos", "exp", "log", "pow", "sqrt", "tanh")
+_FROM_MATH = ("cos", "exp", "log", "pow", "sin", "sqrt", "tanh")
 _FROM_NUMPY = ("floor",)  # that of math gives an integer
 _FROM_MEMORY = ("maximum", "minimum", "sign")
 

@@ -53,6 +53,10 @@ def _cos(x: float) -> float:
     return math.cos(x) if math.isfinite(x) else math.nan
 
 
+def _sin(x: float) -> float:
+    return math.sin(x) if math.isfinite(x) else math.nan
+
+
 def _floor(x: float) -> float:
     return float(math.floor(x)) if math.isfinite(x) else x
 
@@ -91,6 +95,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "log": _log,
     "tanh": math.tanh,
     "cos": _cos,
+    "sin": _sin,
     "abs": abs,
     "floor": _floor,
     "sign": _sign,

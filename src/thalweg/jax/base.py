@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from thalweg import registry
+from thalweg import ops, registry
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from thalweg.program import Program, trace
@@ -136,10 +136,7 @@ def _in_place_of(old: Any, value: Any, name: str) -> jax.Array:
 _LAST = 2**31 - 1
 
 # What programs call by the names of `thalweg.ops`; arithmetic is left to operators.
-_FUNCTIONS = {
-    name: getattr(jnp, name)
-    for name in ("abs", "cos", "exp", "floor", "log", "maximum", "minimum", "sign", "sqrt", "tanh", "where")
-}
+_FUNCTIONS = {name: getattr(jnp, name) for name in ops.__all__}
 
 
 @cache
