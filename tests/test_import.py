@@ -34,6 +34,14 @@ def test_the_numpy_front_end_brings_in_no_other_framework() -> None:
     assert not loaded("import thalweg.numpy") & ({*FRAMEWORKS} - {"numba", "llvmlite"})
 
 
+def test_paths_and_surfaces_bring_in_no_framework() -> None:
+    source = (
+        "from thalweg import maps; maps.rate_map('ravine', 'adam', lr=[0.1]); "
+        "maps.basins('beale', 'line_search', 2)"
+    )
+    assert not loaded(source) & {*FRAMEWORKS, "scipy"}
+
+
 def test_every_name_of_the_front_door_is_there() -> None:
     import thalweg
     import thalweg.torch
@@ -43,9 +51,10 @@ def test_every_name_of_the_front_door_is_there() -> None:
     assert {type(thalweg.get(name)).__name__ for name in thalweg.rules()} <= {*thalweg.__all__}
 
 
-def test_what_compares_is_loaded_when_it_is_asked_for() -> None:
+def test_what_looks_and_compares_is_loaded_when_it_is_asked_for() -> None:
     import thalweg
-    from thalweg.study import contestant, plan, study, task
+    from thalweg import following, maps, surfaces
+    from thalweg.study import contestant, measure, plan, study, task
 
     for module, name in (
         (plan, "Budget"),
@@ -53,9 +62,15 @@ def test_what_compares_is_loaded_when_it_is_asked_for() -> None:
         (study, "Study"),
         (task, "Task"),
         (study, "compare"),
+        (measure, "Metric"),
+        (following, "path"),
+        (following, "paths"),
+        (maps, "basins"),
+        (maps, "rate_map"),
     ):
         assert getattr(thalweg, name) is getattr(module, name)
         assert name in dir(thalweg)
+    assert thalweg.surfaces is surfaces
     with pytest.raises(AttributeError, match="module 'thalweg' has no attribute 'compere'"):
         _ = thalweg.compere  # type: ignore[attr-defined]
 

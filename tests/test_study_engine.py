@@ -69,6 +69,17 @@ def test_workers_have_one_thread(store):
     assert first.header["environment"]["threads"] == 1
 
 
+def test_workers_that_were_there_before_find_a_relative_folder(tmp_path, monkeypatch):
+    which = trials(seeds=1)
+    for name in ("one", "two"):  # the processes of the first run serve the second
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        store = Store(Path("study"))
+        store.open()
+        run(store, which, jobs=2)
+        assert {path.stem for path in Path("study/trials").glob("*.jsonl")} == {trial.id for trial in which}
+
+
 def test_what_is_done_is_not_run_again(store):
     which = trials()
     run(store, which[::2], jobs=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from thalweg import notebook as notebook
 from thalweg import schedules
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError
 from thalweg.hyperparameters import Hyperparameter, hyper
@@ -43,7 +44,16 @@ from thalweg.treatments import (
 from thalweg.registry import get, rules  # isort: skip
 
 if TYPE_CHECKING:
+    from thalweg import solvers as solvers
+    from thalweg import surfaces as surfaces
+    from thalweg.following import Path as Path
+    from thalweg.following import path as path
+    from thalweg.following import paths as paths
+    from thalweg.maps import Theory as Theory
+    from thalweg.maps import basins as basins
+    from thalweg.maps import rate_map as rate_map
     from thalweg.study.contestant import Contestant as Contestant
+    from thalweg.study.measure import Metric as Metric
     from thalweg.study.plan import Budget as Budget
     from thalweg.study.study import Study as Study
     from thalweg.study.study import compare as compare
@@ -90,21 +100,26 @@ __all__ = [
     "trace",
 ]
 
-# What compares optimizers is loaded when it is asked for: it needs more than the rules do.
-_STUDY = {
-    "Budget": "plan",
-    "Contestant": "contestant",
-    "Study": "study",
-    "Task": "task",
-    "compare": "study",
+# What looks at rules and compares them is loaded when it is asked for: it needs more than the rules do.
+_LAZY = {
+    **dict.fromkeys(("Path", "path", "paths"), "following"),
+    **dict.fromkeys(("Theory", "basins", "rate_map"), "maps"),
+    **dict.fromkeys(("Study", "compare"), "study.study"),
+    "Budget": "study.plan",
+    "Contestant": "study.contestant",
+    "Metric": "study.measure",
+    "Task": "study.task",
 }
+_MODULES = ("solvers", "surfaces")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _STUDY:
+    if name in _MODULES:
+        return import_module(f"thalweg.{name}")
+    if name not in _LAZY:
         raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
     try:
-        return getattr(import_module(f"thalweg.study.{_STUDY[name]}"), name)
+        return getattr(import_module(f"thalweg.{_LAZY[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("thalweg"):
             raise
@@ -112,4 +127,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_STUDY]
+    return [*globals(), *_LAZY, *_MODULES]

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from thalweg.study.trackers import Tracker
 
 # Whatever studies import beyond the core: the modules of the extra `study`.
-STUDY = ("torch", "joblib", "cloudpickle", "scipy", "polars", "rich", "matplotlib", "jinja2", "sklearn")
+STUDY = (
+    *("torch", "joblib", "cloudpickle", "scipy", "polars", "rich", "matplotlib", "plotly", "jinja2"),
+    "sklearn",
+)
 
 DIALECTS = f"{', '.join([*dialects.DIALECTS][:-1])} or {[*dialects.DIALECTS][-1]}"
 
@@ -100,7 +103,7 @@ def compare(arguments: argparse.Namespace) -> int:
     lost = [tracker.sentence for tracker in trackers if tracker.sentence]
     for sentence in (words.answer(findings), *words.notes(findings), *lost):
         console.print(sentence, markup=False)
-    print(f"\nReport: {written.page}\nCurves: {written.picture}")
+    print(f"\nReport: {written.page}\nCurves: {written.picture}\nAdvice: thalweg advise {study.store.folder}")
     return 1 if any(run.end["status"] in ("crashed", "memory") for run in study.runs.values()) else 0
 
 

@@ -100,6 +100,7 @@ class Engine:
 
     def _local(self, trials: list[Trial], store: Store) -> Iterator[tuple[str, Run | None]]:
         """One pass in this process or its children, which write the records themselves."""
+        store = Store(store.folder.absolute())  # a child may be older than our way to its folder
         open_ = {trial.id: trial for trial in trials}
         try:
             with self._workers(len(trials)) as each:

@@ -186,6 +186,24 @@ def markdown(*findings: Findings) -> str:
 # -- what is said ---------------------------------------------------------------------------------
 
 
+def brief(findings: Findings) -> str:
+    """The answer and the table as HTML, for a notebook."""
+    table = _table(findings)
+    head = Markup("").join(Markup("<th>{}</th>").format(name) for name in ("", "optimizer", *table.columns))
+    rows = [
+        Markup("<tr><td>{}</td><th>{}</th>{}</tr>").format(
+            row.mark,
+            row.name,
+            Markup("").join(
+                Markup("<td>{}<br><small>{}</small></td>").format(cell.text, cell.below) for cell in row.cells
+            ),
+        )
+        for row in table.rows
+    ]
+    whole = Markup("<p>{}</p><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>")
+    return str(whole.format(words.answer(findings), head, Markup("").join(rows)))
+
+
 def _report(findings: Sequence[Findings]) -> Report:
     if not findings:
         raise StudyError("a report is on one study or more")

@@ -41,6 +41,11 @@ class Study(Comparison):
 
         return advise(self.findings(), default)
 
+    def _repr_html_(self) -> str:
+        from thalweg.study.report import brief
+
+        return brief(self.findings())
+
     def report(self, folder: str | Path | None = None) -> Written:
         """Writes the report as files, and returns their paths.
 

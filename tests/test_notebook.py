@@ -1,0 +1,31 @@
+"""What a notebook shows."""
+
+import re
+
+import pytest
+
+import thalweg
+from study_cases import found
+
+
+@pytest.mark.parametrize("name", thalweg.rules())
+def test_a_rule_shows_its_formula_and_every_hyperparameter(name):
+    rule = thalweg.get(name)
+    shown = rule._repr_html_()
+    assert thalweg.trace(rule).latex().split("\\\\")[0].replace("&", "&amp;") in shown
+    for key, about in rule.hyperparameters.items():
+        assert re.search(rf"<td>{key}</td><td>\${re.escape(about.symbol)}\$</td>", shown)
+        assert about.meaning
+    assert not re.search("<(?!/?(p|b|table|thead|tbody|tr|th|td)>)", shown)
+
+
+def test_treatments_and_schedules_are_shown_too():
+    rule = thalweg.chain(thalweg.ClipByValue(1.0), thalweg.SGD(thalweg.schedules.Cosine(0.1, 100)))
+    assert "Cosine(" in rule._repr_html_()
+
+
+def test_a_study_shows_its_answer_and_its_table():
+    shown = found({"a": {"final": [0.1] * 6}, "<b>": {"final": [0.5] * 6}})._repr_html_()
+    assert shown.startswith("<p>Best is a at learning rate 0.1")
+    assert shown.count("<tr>") == 3
+    assert "<th>&lt;b&gt;</th>" in shown
