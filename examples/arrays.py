@@ -7,7 +7,7 @@ thalweg compare examples/arrays.py:task
 from sklearn.datasets import load_diabetes
 
 import thalweg
-from thalweg.study.task import Task
+from thalweg import Task
 
 
 def task(examples: int | None = None) -> Task:

@@ -8,7 +8,7 @@ import keras
 from sklearn.datasets import load_digits
 
 import thalweg
-from thalweg.study.task import Task
+from thalweg import Task
 
 
 def model() -> keras.Model:

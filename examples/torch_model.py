@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import thalweg
-from thalweg.study.task import Metric, Task
+from thalweg import Metric, Task
 
 
 class Network(nn.Module):
