@@ -95,6 +95,7 @@ def test_the_table_has_what_the_statistics_say(findings):
         "validation loss",
         "test loss",
         "test accuracy",
+        "beats the best",
         "test loss untuned",
         "ms per step",
         "state memory",
@@ -113,6 +114,12 @@ def test_the_table_has_what_the_statistics_say(findings):
             assert f"{cell.text} ({cell.below})" == words.interval(setting.median("test_loss"))
         assert len(cells["test loss"].more.split(",")) == 3, "each seed"
         assert cells["state memory"].text.endswith("B")
+        chance = cells["beats the best"]
+        if summary is findings.leader:
+            assert chance.text == "–"
+        else:
+            share = findings.beats(summary, findings.leader)
+            assert f"{chance.text} ({chance.below})" == words.interval(share)
         assert cells["runs failed"] == ("17%", "of 12", "2 diverged")
 
 

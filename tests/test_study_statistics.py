@@ -91,6 +91,17 @@ def test_the_sweep_is_of_the_learning_rate_alone_and_sorted():
     assert summary.search[-1].hyperparameters == {"lr": 0.2, "beta": 0.5}
 
 
+def test_a_rate_that_was_stopped_early_was_tried_too():
+    study = found({"sgd": {"search": {0.1: [0.3], 1.0: [0.1]}, "final": GOOD, "lr": 1.0}})
+    assert statistics.find(study).summaries[0].on_edge
+    first = study.entries[0]
+    study.entries = (*study.entries, first.__class__("stopped", "sgd", "search", {"lr": 10.0}, 0, 0.25))
+    study.runs["stopped"] = study.runs[first.id]
+    (summary,) = statistics.find(study).summaries
+    assert not summary.on_edge
+    assert summary.rates == [0.1, 1.0, 10.0]
+
+
 def test_the_region_and_best_of_k_come_from_the_search():
     search = {0.01: [0.9, 0.8], 0.1: [0.30, 0.31], 1.0: [0.31, 0.32], 10.0: [math.inf] * 2}
     (summary,) = find(sgd={"search": search, "final": GOOD}).summaries

@@ -223,8 +223,8 @@ def _next(findings: Findings, chosen: Summary) -> list[Sentence]:
 
     if not study.complete:
         add("Let the study come to its end.", f"{study.done} of {study.total} runs are through")
-    if chosen.on_edge:
-        rates = sorted({s.lr for s in chosen.search})
+    if chosen.on_edge and study.facts["proposer"] == "grid":
+        rates = chosen.rates
         low = chosen.best.lr == rates[0]
         beyond = rates[0] / math.sqrt(10) if low else rates[-1] * math.sqrt(10)
         add(
@@ -248,9 +248,10 @@ def _next(findings: Findings, chosen: Summary) -> list[Sentence]:
                 "Train longer.",
                 f"the validation loss of {chosen.name} still fell by {fallen:.0%} over the last tenth",
             )
+    own = chosen.facts.get("rule", chosen.name)
     if not any(s.facts["schedule"] for s in findings.summaries):
         add(
-            f"Try a falling learning rate: {chosen.name}+cosine, or {chosen.name}+warmup+cosine.",
+            f"Try a falling learning rate: {own}+cosine, or {own}+warmup+cosine.",
             "no contestant had a schedule",
         )
     if chosen.tuned and all(s.chosen.keys() <= {"lr"} for s in chosen.search):

@@ -288,6 +288,7 @@ def _table(findings: Findings) -> Table:
         "tuned lr" if any(s.tuned for s in findings.summaries) else "lr": _chosen,
         "validation loss": lambda s: _figure(s.best, "val_loss"),
         **{f"test {m}": _measured(f"test_{m}") for m in findings.measures},
+        **({"beats the best": partial(_chance, findings)} if findings.seeds > 1 else {}),
         "test loss untuned": lambda s: _figure(s.default, "test_loss"),
         "ms per step": _time,
         "state memory": _memory,
@@ -324,6 +325,13 @@ def _figure(setting: Setting | None, figure: str) -> Cell:
 def _estimate(found: Interval | None, more: str = "") -> Cell:
     text, _, below = words.interval(found).partition(" (")
     return Cell(text, below.removesuffix(")"), more)
+
+
+def _chance(findings: Findings, summary: Summary) -> Cell:
+    """How probable it is that one is better than the leader from the same seed."""
+    if summary is findings.leader or findings.leader is None or summary.best is None:
+        return Cell("–")
+    return _estimate(findings.beats(summary, findings.leader), "share of the seeds, and 95 % interval")
 
 
 def _origin(summary: Summary) -> str:
@@ -405,6 +413,8 @@ def _space(facts: Mapping[str, Any]) -> str:
 
 
 def _range(one: Mapping[str, Any]) -> str:
+    if len(one["values"]) == 1:
+        return f"{one['values'][0]:g}"
     if one["values"]:
         return f"from {', '.join(f'{value:g}' for value in one['values'])}"
     return f"from {one['low']:g} to {one['high']:g}"

@@ -189,8 +189,13 @@ class Summary:
     @property
     def on_edge(self) -> bool:
         """Whether the best learning rate is the smallest or largest tried: a better may lie beyond."""
-        rates = [setting.lr for setting in self.search]
-        return len(set(rates)) > 1 and self.best is not None and self.best.lr in (min(rates), max(rates))
+        rates = self.rates
+        return len(rates) > 1 and self.best is not None and self.best.lr in (rates[0], rates[-1])
+
+    @property
+    def rates(self) -> list[float]:
+        """Every learning rate that was tried, from the smallest."""
+        return sorted({setting.lr for setting in (*self.search, *self.stopped)})
 
     @cached_property
     def region(self) -> GoodRegion | None:

@@ -65,7 +65,7 @@ def notes(findings: Findings) -> list[str]:
             "several)."
         )
     edges = [s for s in findings.summaries if s.on_edge]
-    if edges and study.complete:
+    if edges and study.complete and study.facts["proposer"] == "grid":
         found.append(
             f"The best learning rate of {names(edges)} lies at an end of what was tried: a better one may "
             "lie beyond (more --trials, or other --lr)."
