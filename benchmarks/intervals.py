@@ -235,13 +235,15 @@ CASES = [*_medians(), *_comparisons(), *_contests(), *_tuning(), *_profiles()]
 
 def main() -> None:
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    print(f"{'interval':28} {'world':26}" + "".join(f"{n:>12}" for n in SEEDS) + "  seeds or trials")
+    print(f"{'interval':28} {'world':29}" + "".join(f"{n:>7}       " for n in SEEDS) + "  seeds or trials")
     for case in CASES:
         cells = []
         for n in SEEDS:
             held, told = case.measure(n, repetitions)
             cells.append(f"{held:.3f}" + (f" [{told:.2f}]" if told < 0.9495 else " " * 7))
-        print(f"{case.kind:28} {case.world:26}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
+        print(
+            f"{case.kind:28} {case.world:29}" + "".join(f"{cell:14}" for cell in cells).rstrip(), flush=True
+        )
 
 
 if __name__ == "__main__":
