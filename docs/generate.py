@@ -1,13 +1,18 @@
-"""What the pages take from the code: `{{ rules }}` and `{{ dialects }}`, filled in when they are built."""
+"""What the pages take from the code when they are built: `{{ rules }}`, `{{ dialects }}`, `{{ gallery }}`."""
 
+import html
+import io
 import re
+import textwrap
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
 
 import thalweg
+from thalweg import gallery, plot
 from thalweg.dialects import DIALECTS, SPELLINGS
 from thalweg.guide import GUIDES, SWITCHES
 from thalweg.registry import find
@@ -17,6 +22,39 @@ from thalweg.rule import Rule
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in a page's placeholders; mkdocs calls it."""
     return re.sub(r"^\{\{ (\w+) \}\}$", lambda match: GENERATED[match[1]](), markdown, flags=re.MULTILINE)
+
+
+def on_files(files: Files, *, config: Any) -> None:
+    """Draw the gallery, small, on light and on dark; mkdocs calls it."""
+    for name in gallery.names():
+        for theme in plot.THEMES:
+            drawn = gallery.get(name).draw(theme=theme, scale=0.9, detail=0.6)
+            picture = io.BytesIO()
+            drawn.figure.savefig(picture, format="png", dpi=100)
+            files.append(File.generated(config, f"gallery/{name}-{theme}.png", content=picture.getvalue()))
+            CAPTIONS[name] = drawn.caption
+
+
+def pictures() -> str:
+    """A section a picture: what to see, and the code that drew it."""
+    return "\n\n".join(
+        "\n".join(
+            [
+                f"## {gallery.get(name).title}",
+                "",
+                *(f"![](gallery/{name}-{theme}.png#only-{theme})" for theme in plot.THEMES),
+                "",
+                f"<p>{html.escape(caption)}</p>",
+                "",
+                f"`thalweg figure {name}`",
+                "",
+                '??? note "The code"',
+                "",
+                textwrap.indent(f"```python\n{gallery.get(name).code}\n```", "    "),
+            ]
+        )
+        for name, caption in CAPTIONS.items()
+    )
 
 
 def dialects() -> str:
@@ -93,4 +131,5 @@ def mathml(latex: str, display: str = "inline") -> str:
     return convert(latex.replace("{aligned}", "{align*}"), display=display)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"dialects": dialects, "rules": rules}
+GENERATED: dict[str, Callable[[], str]] = {"dialects": dialects, "gallery": pictures, "rules": rules}
+CAPTIONS: dict[str, str] = {}

@@ -24,6 +24,11 @@ def test_treatments_and_schedules_are_shown_too():
     assert "Cosine(" in rule._repr_html_()
 
 
+def test_a_path_shows_its_picture_and_many_do_not():
+    assert "<img" in thalweg.path("ravine", "sgd", steps=5)._repr_html_()
+    assert thalweg.paths("ravine", "sgd", lr=[0.1, 0.2], steps=5)._repr_html_() is None
+
+
 def test_a_study_shows_its_answer_and_its_table():
     shown = found({"a": {"final": [0.1] * 6}, "<b>": {"final": [0.5] * 6}})._repr_html_()
     assert shown.startswith("<p>Best is a at learning rate 0.1")

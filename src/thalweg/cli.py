@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import thalweg
+from thalweg import picture_commands
 from thalweg.errors import nearest
 from thalweg.study import commands as study_commands
 from thalweg.study.commands import DIALECTS, names
@@ -147,6 +148,17 @@ def kernel(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def play(arguments: argparse.Namespace) -> int:
+    """Open the playground: a local page on which to watch optimizers."""
+    from thalweg.play import serve
+
+    try:
+        serve(arguments.host, arguments.port, browser=not arguments.no_browser)
+    except (ImportError, OSError, OverflowError) as error:
+        raise Wrong(str(error)) from None
+    return 0
+
+
 def rules(arguments: argparse.Namespace) -> int:
     """List the update rules."""
     width = max(map(len, thalweg.rules()))
@@ -239,6 +251,13 @@ def _dialects_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _play_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 lets others in (default: 127.0.0.1)")
+    add("--port", type=int, default=8700, metavar="N", help="0 takes a free one (default: 8700)")
+    add("--no-browser", action="store_true", help="only serve the page")
+
+
 def _dialect_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dialect", default="paper", help=f"{DIALECTS} (default: paper)")
 
@@ -278,10 +297,12 @@ def _as_options(message: str) -> str:
 
 COMMANDS = {
     **study_commands.COMMANDS,
+    **picture_commands.COMMANDS,
     "convert": (convert, _convert_arguments),
     "dialects": (dialects, _dialects_arguments),
     "explain": (explain, _explain_arguments),
     "kernel": (kernel, _kernel_arguments),
+    "play": (play, _play_arguments),
     "rules": (rules, _no_arguments),
 }
 
