@@ -34,6 +34,9 @@ bench: .venv/test  ## the figures of the README: needs a quiet machine
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/keras_fit.py
 	$(BIN)/python benchmarks/jax_step.py
+	$(BIN)/python benchmarks/paths.py
+	$(BIN)/python benchmarks/play.py
+	$(BIN)/python benchmarks/compare.py
 
 clean:  ## remove what was installed and cached here
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
