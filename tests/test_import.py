@@ -30,6 +30,10 @@ def test_the_front_door_brings_in_no_framework() -> None:
     assert not loaded("import thalweg; thalweg.get('adam'); thalweg.trace(thalweg.Adam())") & {*FRAMEWORKS}
 
 
+def test_the_front_door_reads_no_surface() -> None:
+    assert output(python("import sys, thalweg; print('thalweg.surfaces' in sys.modules)")) == "False"
+
+
 def test_the_numpy_front_end_brings_in_no_other_framework() -> None:
     assert not loaded("import thalweg.numpy") & ({*FRAMEWORKS} - {"numba", "llvmlite"})
 

@@ -135,6 +135,8 @@ def test_an_animation_grows_step_by_step(view: str, race: Race) -> None:
     assert far[-1] > 1.5 * far[10] > 2 * far[2] > 0
 
 
+# imageio-ffmpeg starts its program by a fork, at which JAX warns where another test has loaded it.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 def test_gif_and_mp4_hold_the_race(race: Race, tmp_path: Path) -> None:
     plot.animate(race.paths, tmp_path / "race.gif", size=SIZE, dpi=40, fps=25, hold=1)
     with Image.open(tmp_path / "race.gif") as gif:

@@ -9,6 +9,8 @@ What runs is the Program that every front end runs, over arrays of paths.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -108,6 +110,14 @@ class Path:
     def diverged(self) -> NDArray[np.bool_]:
         """Whether a path was lost: (…)."""
         return np.asarray(self.diverged_at >= 0)
+
+    def _repr_html_(self) -> str | None:
+        """One path as a picture, in a notebook; None for many, or without matplotlib."""
+        if self.shape or find_spec("matplotlib") is None:
+            return None
+        # By name: what draws paths knows them, not they it.
+        picture: str = import_module("thalweg.plot").inline(self)
+        return picture
 
     def __getitem__(self, index: Any) -> "Path":
         """One of many paths, or some: `many[3]`, `many[:, 0]`."""

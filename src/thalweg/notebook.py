@@ -1,12 +1,10 @@
-"""How rules and paths show themselves in a notebook.
+"""How a rule shows itself in a notebook: its formula and its hyperparameters.
 
-`Rule` itself knows neither tracing nor printing, `Path` no pictures; `thalweg` gives them these views.
+`Rule` itself knows neither tracing nor printing; `thalweg` gives it this view.
 """
 
 import html
-from importlib.util import find_spec
 
-from thalweg.following import Path
 from thalweg.program import trace
 from thalweg.rule import Rule
 
@@ -28,18 +26,8 @@ def rule_html(rule: Rule) -> str:
     )
 
 
-def path_html(path: Path) -> str | None:
-    """One path as a picture; None, so that a notebook writes its name, for many or without matplotlib."""
-    if path.shape or find_spec("matplotlib") is None:
-        return None
-    from thalweg import plot
-
-    return plot.inline(path)
-
-
 def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) else repr(value)
 
 
 Rule._repr_html_ = rule_html  # type: ignore[attr-defined]
-Path._repr_html_ = path_html  # type: ignore[attr-defined]
