@@ -114,9 +114,12 @@ def test_the_region_and_best_of_k_come_from_the_search():
 
 def test_the_gain_over_the_default_is_a_ratio_by_seed():
     given = {"search": {0.1: [0.1], 1.0: [0.2]}, "final": GOOD, "default": [2 * x for x in GOOD]}
-    gain = find(sgd=given).summaries[0].gain()
+    gain = find(sgd=given).summaries[0].gain
     assert (gain.estimate, gain.low, gain.high) == pytest.approx((2, 2, 2))
-    assert find(sgd={"final": GOOD}).summaries[0].gain() is None
+    assert find(sgd={"final": GOOD}).summaries[0].gain is None
+    assert find(sgd={**given, "default": [math.inf, *GOOD[1:]]}).summaries[0].gain is None
+    assert find(sgd={**given, "default": [-1.0, *GOOD[1:]]}).summaries[0].gain is None
+    assert find(sgd={**given, "default": GOOD[:3]}).summaries[0].gain is None, "still running"
 
 
 def test_a_curve_has_the_steps_that_all_runs_share():

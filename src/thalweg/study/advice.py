@@ -12,7 +12,7 @@ from scipy import special
 from thalweg.errors import nearest
 from thalweg.study import thumb, words
 from thalweg.study.errors import StudyError
-from thalweg.study.resampling import Interval, ratio, verdict
+from thalweg.study.resampling import verdict
 from thalweg.study.statistics import TOLERANCE, Findings, Setting, Summary
 from thalweg.study.thumb import FEATURES
 
@@ -136,7 +136,7 @@ def _gains(findings: Findings, chosen: Summary, usual: Summary | None) -> list[S
     if usual is None or usual.default is None or chosen.final is None:
         return []
     found = []
-    gain = _ratio(usual.default, chosen.final)
+    gain = usual.default.times(chosen.final)
     rate = f"at its default learning rate {usual.default.lr:g}"
     if gain is None:
         failed = len(usual.default.runs) - len(usual.default.finished)
@@ -152,7 +152,7 @@ def _gains(findings: Findings, chosen: Summary, usual: Summary | None) -> list[S
     else:
         text = f"It is not told from {usual.name} {rate}: there is no need to change."
     found.append(Sentence("gain", text, times))
-    own = usual.gain()
+    own = usual.gain
     if own is not None and usual is not chosen:
         tuned = {
             "worse": f"Tuning {usual.name} alone lowers it {words.number(own.estimate)} times",
@@ -318,14 +318,6 @@ def _memory(summary: Summary) -> str:
         if math.isfinite(state)
         else "state unknown"
     )
-
-
-def _ratio(a: Setting, b: Setting) -> Interval | None:
-    """How many times the one's test loss is the other's, where no run failed and all are positive."""
-    x, y = a.losses("test_loss"), b.losses("test_loss")
-    if len(x) != len(y) or not np.isfinite(np.concatenate([x, y])).all() or min(x.min(), y.min()) <= 0:
-        return None
-    return ratio(x, y)
 
 
 def _reason(summary: Summary) -> str:

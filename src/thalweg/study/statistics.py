@@ -118,6 +118,17 @@ class Setting:
         failed = [not run.finished for run in self.runs]
         return np.where(failed, math.inf, resampling.to_target(curves, costs, target))
 
+    def times(self, other: Setting) -> Interval | None:
+        """How many times the other's test loss this one's is, by seed.
+
+        None where runs are missing or failed, or a loss is not positive.
+        """
+        mine, theirs = self.losses("test_loss"), other.losses("test_loss")
+        both = np.concatenate([mine, theirs])
+        if len(mine) != len(theirs) or not np.isfinite(both).all() or both.min() <= 0:
+            return None
+        return resampling.ratio(mine, theirs)
+
     @property
     def seconds_per_step(self) -> Interval | None:
         """Median time of a training step, evaluations apart."""
@@ -212,14 +223,12 @@ class Summary:
             return None
         return tuning.best_of([float(np.median(s.losses("val_loss"))) for s in self.search])
 
-    def gain(self, figure: str = "test_loss") -> Interval | None:
-        """How many times the default's loss is the tuned one's; None where either is missing."""
+    @property
+    def gain(self) -> Interval | None:
+        """How many times the default's test loss is the tuned one's; None where they cannot be compared."""
         if not (self.tuned and self.final and self.default):
             return None
-        default, final = self.default.losses(figure), self.final.losses(figure)
-        if min(default.min(), final.min()) <= 0:
-            return None
-        return resampling.ratio(default, final)
+        return self.default.times(self.final)
 
 
 @dataclass(frozen=True)
@@ -231,12 +240,14 @@ class Findings:
         summaries: its contestants, best first.
         figure: what they are ranked by: "test_loss", or "val_loss" while finals are missing.
         standings: each beside the first; None where nothing went through.
+        relative: whether losses are compared by their ratio: all that there are, are positive.
     """
 
     study: Comparison
     summaries: tuple[Summary, ...]
     figure: str
     standings: Standings | None
+    relative: bool = False
 
     @property
     def task(self) -> Mapping[str, Any]:
@@ -287,11 +298,6 @@ class Findings:
         """Those of which no setting went through."""
         return tuple(s for s in self.summaries if self.verdicts[s.name] == "failed")
 
-    @cached_property
-    def relative(self) -> bool:
-        """Whether losses are compared by their ratio: all that there are, are positive."""
-        return all(_values(s, self.figure, self.seeds or 1).min() > 0 for s in self.summaries)
-
     def lag(self, summary: Summary) -> Interval | None:
         """How many times (or, where not `relative`, by how much) the leader's loss is exceeded."""
         if self.standings is None:
@@ -331,9 +337,8 @@ def find(study: Comparison) -> Findings:
         return Findings(study, tuple(summaries), figure, None)
     order = sorted(summaries, key=lambda s: (float(np.median(_values(s, figure, seeds))), s.failed))
     table = np.array([_values(s, figure, seeds) for s in order])
-    return Findings(
-        study, tuple(order), figure, resampling.against_best(table, relative=bool(table.min() > 0))
-    )
+    relative = bool(table.min() > 0)
+    return Findings(study, tuple(order), figure, resampling.against_best(table, relative=relative), relative)
 
 
 def across(
