@@ -1,7 +1,9 @@
 """Where kernels are kept during the suite, and fixtures that more than one file uses."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -50,3 +52,24 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "eager":
         monkeypatch.setattr("thalweg.torch.base.has_kernel", lambda tensors: False)
     return str(request.param)
+
+
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_QUIETLY = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--enable-unsafe-swiftshader"),
+]
+
+
+# Of a module and no more: while Playwright runs, no test of its process can run a loop of its own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    if path is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as run:
+        started = run.chromium.launch(executable_path=path, args=_QUIETLY)
+        yield started
+        started.close()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from urllib.parse import quote, unquote
 
 import pytest
@@ -14,23 +13,8 @@ for needed in ("starlette", "uvicorn", "plotly"):
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
 
-OPTIONS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--enable-unsafe-swiftshader"),
-]
 DESKTOP = {"viewport": {"width": 1280, "height": 900}, "locale": "en-US"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as run:
-        started = run.chromium.launch(executable_path=path, args=OPTIONS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
