@@ -6,21 +6,16 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import thalweg
 from thalweg import picture_commands
+from thalweg.arguments import DIALECTS, Wrong, asked, names
 from thalweg.errors import nearest
 from thalweg.study import commands as study_commands
-from thalweg.study.commands import DIALECTS, names
 from thalweg.study.errors import StudyError
-
-
-class Wrong(Exception):  # noqa: N818  (an answer to the user, not a fault of ours)
-    """What was asked for cannot be done; the message says why."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -114,11 +109,11 @@ def dialects(arguments: argparse.Namespace) -> int:
     if arguments.file is None:
         if arguments.set:
             raise Wrong("--set is about a recorded trajectory; give its FILE")
-        with _asked():
+        with asked():
             print(table_of_dialects(arguments.rule))
         return 0
     try:
-        with _asked():
+        with asked():
             recording = recognise.read(arguments.file)
             found = recognise.candidates(recording, arguments.rule, **dict(arguments.set))
     except (OSError, TypeError) as error:
@@ -134,14 +129,14 @@ def explain(arguments: argparse.Namespace) -> int:
     """Explain a rule: formula, hyperparameters, dialects, uses, source and cost."""
     from thalweg.explain import explain as explained
 
-    with _asked():
+    with asked():
         print(explained(arguments.rule, arguments.dialect, latex=arguments.latex))
     return 0
 
 
 def kernel(arguments: argparse.Namespace) -> int:
     """Print the CPU kernel generated for a rule."""
-    with _asked():
+    with asked():
         rule = thalweg.get(arguments.rule, dialect=arguments.dialect)
         source = thalweg.trace(rule).source(dtype=arguments.dtype)
     print(source)
@@ -166,15 +161,6 @@ def rules(arguments: argparse.Namespace) -> int:
         summary = (type(thalweg.get(name)).__doc__ or "").partition("\n")[0]
         print(f"{name:{width}}  {summary}")
     return 0
-
-
-@contextmanager
-def _asked() -> Iterator[None]:
-    """Within: a ValueError is about what the user asked for."""
-    try:
-        yield
-    except ValueError as error:
-        raise Wrong(str(error)) from None
 
 
 def _parser() -> Parser:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from thalweg import registry, solvers, surfaces
+from thalweg.arguments import Wrong, names
 from thalweg.errors import UnknownSurfaceError
 from thalweg.rule import Rule
 from thalweg.solvers import Solver
-from thalweg.study.commands import names
-from thalweg.study.errors import StudyError
 from thalweg.surfaces import Surface
 
 _WIDTH = 88
@@ -36,7 +35,7 @@ def path(arguments: argparse.Namespace) -> int:
         out = arguments.out or Path(f"{surface.name}.png")
         plot.write(found, out, view=arguments.view, theme=arguments.theme)
     except (ImportError, OSError, ValueError) as error:
-        raise StudyError(str(error)) from None
+        raise Wrong(str(error)) from None
     print(out, "", textwrap.fill(found.caption, _WIDTH, break_on_hyphens=False), sep="\n")
     return 0
 
@@ -44,7 +43,7 @@ def path(arguments: argparse.Namespace) -> int:
 def figure(arguments: argparse.Namespace) -> int:
     """Draw one of the field's classic pictures, each from data computed anew; --list names them."""
     if arguments.list == bool(arguments.name):
-        raise StudyError("name a figure, or --list them all")
+        raise Wrong("name a figure, or --list them all")
     try:
         from thalweg import gallery, plot
 
@@ -57,7 +56,7 @@ def figure(arguments: argparse.Namespace) -> int:
         drawn = gallery.get(arguments.name).draw(theme=arguments.theme)
         plot.save(drawn.figure, out)
     except (ImportError, OSError, ValueError) as error:
-        raise StudyError(str(error)) from None
+        raise Wrong(str(error)) from None
     print(out, "", textwrap.fill(drawn.caption, _WIDTH, break_on_hyphens=False), sep="\n")
     return 0
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thalweg import dialects
-from thalweg.study.errors import StudyError
+from thalweg.arguments import DIALECTS, Wrong, asked, names
 from thalweg.study.thumb import FEATURES
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ STUDY = (
     *("torch", "joblib", "cloudpickle", "scipy", "polars", "rich", "matplotlib", "plotly", "jinja2"),
     "sklearn",
 )
-
-DIALECTS = f"{', '.join([*dialects.DIALECTS][:-1])} or {[*dialects.DIALECTS][-1]}"
 
 # What `compare` passes on as it is, where it is given, and what a trial may cost.
 _OPTIONS = (
@@ -41,12 +38,12 @@ def advise(arguments: argparse.Namespace) -> int:
     """Say which optimizer to use: from studies, or by rules of thumb."""
     features = [name for name in FEATURES if getattr(arguments, _field(name))]
     if bool(arguments.folders) == bool(features):
-        raise StudyError(
+        raise Wrong(
             "give the folders of studies, or say what the problem is like (--sparse, --rnn, ...)"
             + (", not both" if features else "")
         )
     if features and arguments.default:
-        raise StudyError("--default names an optimizer of a study; give its folder")
+        raise Wrong("--default names an optimizer of a study; give its folder")
     _need_extra()
     from thalweg.study.advice import rules_of_thumb
     from thalweg.study.study import Study
@@ -75,20 +72,20 @@ def compare(arguments: argparse.Namespace) -> int:
     from thalweg.study.study import Study
 
     console = Console(highlight=False)
-    with _asked():
+    with asked():
         options = from_toml(arguments.config) if arguments.config else {}
         options |= {key: vars(arguments)[key] for key in _OPTIONS if vars(arguments)[key] is not None}
         given = {key: vars(arguments)[key] for key in _BUDGET if vars(arguments)[key] is not None}
         options["budget"] = _budget(plan.Budget, options.get("budget"), given)
         options["vary"] = dict(arguments.vary)
-        asked = plan.make(tasks.get(arguments.task, arguments.data), **options)
+        planned = plan.make(tasks.get(arguments.task, arguments.data), **options)
         engine = Engine(arguments.engine, arguments.address, arguments.jobs)
     trackers = _trackers(arguments)
-    study = Study.of(asked, arguments.out)
+    study = Study.of(planned, arguments.out)
     study.engine = engine
     console.print(
-        f"{asked.task.name}: {'up to ' if asked.searching and not study.complete else ''}{study.total} "
-        f"training runs of {asked.length}" + (f", {study.done} of them done before" if study.done else "")
+        f"{planned.task.name}: {'up to ' if planned.searching and not study.complete else ''}{study.total} "
+        f"training runs of {planned.length}" + (f", {study.done} of them done before" if study.done else "")
     )
     for sentence in study.strangers:
         console.print(sentence, markup=False)
@@ -120,7 +117,7 @@ def export(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the report of one study anew, or of several together."""
     if len(arguments.folders) > 1 and not arguments.out:
-        raise StudyError("a report of several studies belongs to none of them: say where with --out")
+        raise Wrong("a report of several studies belongs to none of them: say where with --out")
     _need_extra()
     from thalweg.study.report import write
     from thalweg.study.study import Study
@@ -130,7 +127,7 @@ def report(arguments: argparse.Namespace) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StudyError(f"{out} cannot be written: {error.strerror}") from None
+        raise Wrong(f"{out} cannot be written: {error.strerror}") from None
     for path in write(out, *findings):
         print(path)
     return 0
@@ -235,11 +232,6 @@ def _watch_arguments(command: argparse.ArgumentParser) -> None:
     add("--once", action="store_true", help="as it is now, and no longer")
 
 
-def names(text: str) -> list[str]:
-    """Names with commas between."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _rates(text: str) -> list[float]:
     try:
         return [float(rate) for rate in text.split(",")]
@@ -270,16 +262,7 @@ def _field(feature: str) -> str:
 def _need_extra() -> None:
     absent = [module for module in STUDY if find_spec(module) is None]
     if absent:
-        raise StudyError(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
-
-
-@contextmanager
-def _asked() -> Iterator[None]:
-    """Within: a ValueError is about what the user asked for."""
-    try:
-        yield
-    except ValueError as error:
-        raise StudyError(str(error)) from None
+        raise Wrong(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
 
 
 def _budget(kind: Any, base: Any, given: dict[str, Any]) -> Any:
