@@ -145,6 +145,34 @@ def test_a_path_s_figures() -> None:
     assert np.isnan(path(RAVINE, "sgd", [0.0, 1.0], steps=2).step_sizes[0, 0])
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_formulas_came_to_is_what_the_rule_kept(form: str) -> None:
+    rule = FORMS[form].replaced(lr=0.1)
+    found = path(RAVINE, rule, steps=20)
+    came = found.intermediates
+    assert [*came] == [line.name for line in thalweg.trace(rule).formulas]
+    for slot, numbers in found.state.items():
+        kept = came.get(f"{slot}_new")
+        if kept is not None:
+            after = np.broadcast_to(numbers[1:].reshape(20, -1), kept.shape)
+            np.testing.assert_allclose(kept, after, 1e-11, 1e-11, err_msg=slot)
+
+
+def test_what_the_formulas_came_to_on_many_paths_with_a_schedule() -> None:
+    lr, beta_2 = schedules.Cosine(0.1, 10), np.array([[0.9], [0.99]])
+    found = paths(BEALE, "adam", starts=[[1.0, 1.0], [0.5, 2.0], [2.0, 0.1]], lr=lr, beta_2=beta_2, steps=10)
+    t = np.arange(1, 11).reshape(10, 1, 1, 1)
+    m_hat = found.state["m"][1:] / (1 - 0.9**t)
+    v_hat = found.state["v"][1:] / (1 - beta_2[..., None] ** t)
+    np.testing.assert_allclose(found.intermediates["m_hat"], m_hat)
+    np.testing.assert_allclose(found.intermediates["v_hat"], v_hat)
+    clipped = path("ravine", thalweg.chain(thalweg.ClipByNorm(1.0), Momentum(lr=lr)), steps=10)
+    assert clipped.intermediates["fresh"].shape == (10, 1)
+    lengths = np.linalg.norm(clipped.intermediates["g_new"], axis=-1)
+    np.testing.assert_allclose(lengths, np.minimum(1, clipped.gradient_norms[:-1]))
+    assert path("ravine", "bfgs").intermediates == {}
+
+
 def test_one_of_many_paths() -> None:
     many = paths(BEALE, "adam", lr=np.geomspace(1e-3, 1, 6).reshape(2, 3), steps=5)
     assert isinstance(many[1], Path)

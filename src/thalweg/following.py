@@ -80,7 +80,8 @@ class Path:
     @cached_property
     def gradient_norms(self) -> Array:
         """The lengths (steps + 1, …) of the gradients seen."""
-        return _norm(np.moveaxis(self.gradients, -1, 0))
+        with np.errstate(all="ignore"):  # of a path that is lost
+            return _norm(np.moveaxis(self.gradients, -1, 0))
 
     @cached_property
     def moves(self) -> Array:
@@ -96,6 +97,37 @@ class Path:
         """
         with np.errstate(all="ignore"):
             return np.abs(self.moves) / np.abs(self.gradients[:-1])
+
+    @cached_property
+    def intermediates(self) -> dict[str, Array]:
+        """What each line of the rule's formulas came to at each step, by the name it has in the rule.
+
+        Of shape (steps, …, n), or (steps, …, 1) where it is one number for all entries. Empty for a solver.
+        """
+        if isinstance(self.method, Solver):
+            return {}
+        program, column = trace(self.method), (self.steps, *(1,) * (len(self.shape) + 1))
+        t = range(1, self.steps + 1)
+        values = [self.method.values_at(i) for i in t]
+        known = {name: np.reshape([at[name] for at in values], column) for name in values[0]}
+        known |= {name: value[..., None] for name, value in self.hyperparameters.items()}
+        norm = self.gradient_norms[:-1, ..., None]
+        for slot, numbers in self.state.items():
+            known[slot] = numbers[:-1] if slot in program.slots else numbers[:-1, ..., None]
+        with np.errstate(all="ignore"):
+            found = program.formula_function(_FUNCTIONS)(
+                t=np.reshape(t, column).astype(float),
+                g=self.gradients[:-1],
+                p=self.points[:-1],
+                norm=norm,
+                global_norm=norm,
+                **known,
+            )
+        every = (self.steps, *self.shape, 1)
+        return {
+            line.name: np.broadcast_to(value, np.broadcast_shapes(np.shape(value), every))
+            for line, value in zip(program.formulas, found, strict=True)
+        }
 
     @cached_property
     def diverged_at(self) -> NDArray[np.int64]:

@@ -101,19 +101,24 @@ class Program:
             every hyperparameter, each an array or a number; it returns the step to subtract, then the
             slots' next values in the order of `slots`, then those of `scalar_slots`.
         """
-        functions = {name: _on_arrays(name, namespace.get(name)) for name in OPERATIONS}
-        return self._compiled("step", self.array_source, functions)
+        lines = (*self.scalars, *self.tensors, *self.elements)
+        results = (self.step, *self.slots.values(), *self.scalar_slots.values())
+        return self._on_arrays("step", lines, results, namespace)
 
-    @cached_property
-    def array_source(self) -> str:
-        """Source of what `array_function` returns."""
+    def formula_function(self, namespace: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """What each formula comes to over whole arrays: called as what `array_function` returns."""
+        values = [symbol(line.name) for line in self.formulas]
+        return self._on_arrays("formulas", self.formulas, values, namespace)
+
+    def _on_arrays(
+        self, name: str, lines: Iterable[Line], results: Iterable[Any], namespace: Mapping[str, Any]
+    ) -> Callable[..., Any]:
         arguments = ("t", "g", "p", "norm", "global_norm", *self.slots, *self.scalar_slots)
-        lines = [*self.scalars, *self.tensors, *self.elements]
+        head = f"def {name}(*, {', '.join((*arguments, *self.hyperparameters))}):"
         body = [f"    {line.name} = {to_python(line.value, functions=_HOST)}" for line in lines]
-        results = [self.step, *self.slots.values(), *self.scalar_slots.values()]
-        out = ", ".join(to_python(value, functions=_HOST) for value in results)
-        head = f"def step(*, {', '.join((*arguments, *self.hyperparameters))}):"
-        return "\n".join([head, *body, f"    return {out},", ""])
+        out = "".join(f"{to_python(value, functions=_HOST)}, " for value in results)
+        source = "\n".join([head, *body, f"    return ({out})", ""])
+        return self._compiled(name, source, {op: _on_arrays(op, namespace.get(op)) for op in OPERATIONS})
 
     def _compiled(self, name: str, source: str, functions: Mapping[str, Any]) -> Callable[..., Any]:
         namespace = dict(functions)
