@@ -17,8 +17,8 @@ import thalweg
 from play_cases import asked, served
 from thalweg import following
 from thalweg.errors import UnknownRuleError
-from thalweg.play import api
-from thalweg.play.api import BadRequestError
+from thalweg.play import answers, facts, question
+from thalweg.play.question import BadRequestError
 from thalweg.surfaces import Noise
 
 for needed in ("starlette", "uvicorn"):
@@ -31,7 +31,7 @@ def unpacked(text, columns=None):
 
 
 def answered(document):
-    return api.paths(api.read(document))["paths"]
+    return answers.paths(question.read(document))["paths"]
 
 
 # -- paths ----------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def test_labels_are_unlike_and_tell_the_dialect():
 
 
 def test_a_batch_averages_noise_and_shows_rare_features_more_often():
-    assert api.read(asked(noise=2, batch=16)).noise == Noise(0.5)
-    sparse = api.read(asked(surface="sparse", batch=2)).noise
+    assert question.read(asked(noise=2, batch=16)).noise == Noise(0.5)
+    sparse = question.read(asked(surface="sparse", batch=2)).noise
     assert sparse.frequencies == pytest.approx((1, 1 - 0.95**2))
 
 
@@ -104,15 +104,15 @@ def test_every_series_of_every_rule_has_a_row_a_step():
 
 
 def test_surfaces_come_as_grids_and_many_dimensions_do_not():
-    told = api.grid(api.surface_of("ravine"))
+    told = answers.grid(question.surface_of("ravine"))
     values = unpacked(told["values"], told["side"])
     assert values[0, 0] == pytest.approx(64 / 20 + 16)
     assert values[-1, told["side"] // 2] == pytest.approx(16)
-    assert "ill_conditioned" not in [one["name"] for one in api.catalogue()["surfaces"]]
+    assert "ill_conditioned" not in [one["name"] for one in facts.catalogue()["surfaces"]]
 
 
 def test_formulas_have_windows_of_their_own():
-    one = api.surface_of({"formula": "x^4", "window": [[-1, 1], [0, 1]]})
+    one = question.surface_of({"formula": "x^4", "window": [[-1, 1], [0, 1]]})
     assert one.window == ((-1, 1),)
     (path,) = answered(
         asked("adam", surface={"formula": "x² + y²", "window": [[-1, 1], [0, 1]]}, start=[1, 1])
@@ -155,7 +155,7 @@ WRONG = {
 @pytest.mark.parametrize("why", WRONG)
 def test_what_cannot_be_answered_is_refused_with_the_reason(why):
     with pytest.raises(BadRequestError, match=re.escape(why)):
-        api.read(WRONG[why])
+        question.read(WRONG[why])
 
 
 def test_the_most_that_is_allowed_ends_soon():
@@ -183,7 +183,7 @@ def test_the_code_draws_the_same_paths(document, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     monkeypatch.chdir(tmp_path)
     known = {}
-    exec(api.code(api.read(document)), known)
+    exec(answers.code(question.read(document)), known)
     assert (tmp_path / "paths.png").stat().st_size > 1000
     for told in answered(document):
         found = known["paths"][told["label"]]
@@ -192,13 +192,13 @@ def test_the_code_draws_the_same_paths(document, tmp_path, monkeypatch):
 
 
 def test_the_code_of_a_solver_alone_asks_for_nothing_more():
-    code = api.code(api.read(asked("bfgs")))
+    code = answers.code(question.read(asked("bfgs")))
     assert "import thalweg\n" not in code
     assert "Noise" not in code
 
 
 def test_the_table_has_each_step_of_each_optimizer():
-    table = api.table(api.read(asked("adam", "sgd", "bfgs", steps=20)))
+    table = answers.table(question.read(asked("adam", "sgd", "bfgs", steps=20)))
     head, *lines = table.splitlines()
     assert head == "optimizer,step,x,y,value,gradient_x,gradient_y,m_x,m_y,v_x,v_y"
     assert sum(line.startswith("Adam,") for line in lines) == 21
@@ -212,18 +212,18 @@ def test_the_table_has_each_step_of_each_optimizer():
 def test_the_animation_moves(surface):
     image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
     document = asked(("sgd", "paper", {"lr": 0.001}), ("sgd", "paper", {"lr": 1e6}), surface=surface, steps=6)
-    with image.open(io.BytesIO(api.animation(api.read(document)))) as found:
+    with image.open(io.BytesIO(answers.animation(question.read(document)))) as found:
         assert found.n_frames == 7
 
 
 def test_tuning_is_that_of_the_race_and_leaves_solvers_alone():
     from thalweg.race import tune
 
-    found = api.tuned(api.read(asked("adam", "bfgs"), tuning=True))
+    found = answers.tuned(question.read(asked("adam", "bfgs"), tuning=True))
     assert found[0]["lr"] == tune("ravine", "adam", steps=30).lr
     assert found[1]["lr"] is None
     with pytest.raises(BadRequestError, match="from 1 to 1000"):
-        api.read(asked(steps=2000), tuning=True)
+        question.read(asked(steps=2000), tuning=True)
 
 
 # -- rules and words ------------------------------------------------------------------------------
@@ -231,18 +231,18 @@ def test_tuning_is_that_of_the_race_and_leaves_solvers_alone():
 
 @pytest.mark.parametrize("name", thalweg.rules())
 def test_every_rule_has_a_page(name):
-    facts = api.rule_facts(name)
-    assert facts["name"] == name
-    assert facts["summary"]
-    assert facts["guide"]["well"]
-    assert "http" in facts["source"] or facts["source"]
-    assert facts["dialects"][0]["name"] == "paper"
-    assert sum(len(formula["dialects"]) for formula in facts["formulas"]) == len(facts["dialects"])
+    about = facts.of_rule(name)
+    assert about["name"] == name
+    assert about["summary"]
+    assert about["guide"]["well"]
+    assert "http" in about["source"] or about["source"]
+    assert about["dialects"][0]["name"] == "paper"
+    assert sum(len(formula["dialects"]) for formula in about["formulas"]) == len(about["dialects"])
 
 
 def test_an_unknown_rule_has_none():
     with pytest.raises(UnknownRuleError, match="did you mean 'adam'"):
-        api.rule_facts("adamm")
+        facts.of_rule("adamm")
 
 
 @pytest.fixture(scope="module")
@@ -275,14 +275,14 @@ def test_the_page_says_nothing_that_languages_lack(languages):
 
 
 def texts_of_the_library():
-    told = api.catalogue()
+    told = facts.catalogue()
     yield from (surface["title"] for surface in told["surfaces"])
     yield from (solver["title"] for solver in told["solvers"])
     for rule in told["rules"]:
         yield rule["summary"]
-        facts = api.rule_facts(rule["name"])
-        yield from (one["meaning"] for one in (*facts["hyperparameters"], *facts["switches"]))
-        yield from facts["guide"].values()
+        about = facts.of_rule(rule["name"])
+        yield from (one["meaning"] for one in (*about["hyperparameters"], *about["switches"]))
+        yield from about["guide"].values()
 
 
 def test_what_the_library_says_is_translated_and_nothing_else(languages):
@@ -336,7 +336,7 @@ def test_what_is_there_comes_with_its_kind_and_manners(server, path, kind):
     assert body
 
 
-@pytest.mark.parametrize("path", ["/../api.py", "/page/index.html", "/__init__.py", "/server.py"])
+@pytest.mark.parametrize("path", ["/../question.py", "/page/index.html", "/__init__.py", "/server.py"])
 def test_nothing_else_is_there(server, path):
     assert sent(server, "GET", path)[0].status == 404
 

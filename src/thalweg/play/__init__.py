@@ -2,7 +2,8 @@
 
     serve(port=8700)
 
-`api` answers questions, `server` carries them over HTTP, `page` asks them and draws the answers.
+`question` checks what is asked, `answers` and `facts` answer, `server` carries both over HTTP; the
+files of `page` ask and draw.
 """
 
 from thalweg.play.server import application, serve

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from thalweg import __version__
 from thalweg.errors import UnknownRuleError
-from thalweg.play import api
-from thalweg.play.api import BadRequestError
+from thalweg.play import answers, facts, question
+from thalweg.play.question import BadRequestError, Question
 
 __all__ = ["application", "serve"]
 
@@ -121,11 +121,11 @@ def application(host: str = "127.0.0.1") -> Any:
 
         return answer
 
-    def asking(answer: Callable[[api.Request], Any], kind: str, *, tuning: bool = False) -> Handler:
+    def asking(answer: Callable[[Question], Any], kind: str, *, tuning: bool = False) -> Handler:
         """A handler of requests to follow optimizers."""
 
         def made(document: Any) -> Any:
-            return answer(api.read(document, tuning=tuning))
+            return answer(question.read(document, tuning=tuning))
 
         async def handle(request: Request) -> Response:
             content = await computed(made, await _document(request))
@@ -140,18 +140,18 @@ def application(host: str = "127.0.0.1") -> Any:
             wanted = {"formula": asked.get("formula")}
             if "window" in asked:
                 wanted["window"] = _json(asked["window"].encode())
-        content = await computed(lambda: api.grid(api.surface_of(wanted)))
+        content = await computed(lambda: answers.grid(question.surface_of(wanted)))
         return JSONResponse(content, headers={"cache-control": "private, max-age=600"})
 
     async def catalogue(request: Request) -> Response:
-        return JSONResponse({**api.catalogue(), "version": __version__})
+        return JSONResponse({**facts.catalogue(), "version": __version__})
 
     async def rule(request: Request) -> Response:
-        return JSONResponse(api.rule_facts(request.path_params["name"]))
+        return JSONResponse(facts.of_rule(request.path_params["name"]))
 
     async def rule_page(request: Request) -> Response:
         name = request.path_params["name"]
-        known = api.rule_facts(name)["name"]
+        known = facts.of_rule(name)["name"]
         return RedirectResponse(f"/rules/{quote(known)}") if name != known else page("rule.html")
 
     async def texts(request: Request) -> Response:
@@ -170,11 +170,11 @@ def application(host: str = "127.0.0.1") -> Any:
         return Response(get_plotlyjs(), media_type=_KINDS["js"], headers={"cache-control": "max-age=86400"})
 
     posted = {
-        "paths": asking(api.paths, "json"),
-        "tune": asking(api.tuned, "json", tuning=True),
-        "code": asking(api.code, "text/x-python"),
-        "csv": asking(api.table, "text/csv"),
-        "gif": asking(api.animation, "image/gif"),
+        "paths": asking(answers.paths, "json"),
+        "tune": asking(answers.tuned, "json", tuning=True),
+        "code": asking(answers.code, "text/x-python"),
+        "csv": asking(answers.table, "text/csv"),
+        "gif": asking(answers.animation, "image/gif"),
     }
     files = [path.name for path in (resources.files("thalweg.play") / "page").iterdir()]
     routes = [
