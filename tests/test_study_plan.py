@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import thalweg
 from study_cases import BLOBS, changed, small
-from thalweg.study import plan
+from thalweg.study import plan, proposers
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.plan import Budget, Length, Trial
@@ -58,9 +58,9 @@ def rates(known, name, stage="search"):
 
 def test_half_decades_lie_around_the_middle_of_the_search_range():
     adam = Contestant("adam").space["lr"]
-    assert plan.half_decades(adam, 5) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
-    assert plan.half_decades(Contestant("sgd").space["lr"], 3) == [0.0316, 0.1, 0.316]
-    assert plan.half_decades(adam, 9)[::8] == [1e-4, 1.0]
+    assert proposers.half_decades(adam, 5) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
+    assert proposers.half_decades(Contestant("sgd").space["lr"], 3) == [0.0316, 0.1, 0.316]
+    assert proposers.half_decades(adam, 9)[::8] == [1e-4, 1.0]
 
 
 def test_every_contestant_has_the_same_budget_and_its_winner_fresh_seeds():

@@ -21,15 +21,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from thalweg.errors import nearest
 from thalweg.rule import Rule
-from thalweg.study.contestant import Contestant, Optimizer, Range, Setting, tidy
+from thalweg.study import proposers
+from thalweg.study.contestant import Contestant, Optimizer, Setting
 from thalweg.study.errors import StudyError
+from thalweg.study.proposers import Point, Tried
 from thalweg.study.task import Task
 from thalweg.study.vary import Varied
 from thalweg.study.vary import contestants as variants
@@ -53,17 +52,6 @@ FRESH = 1000
 
 # Successive halving looks after this share of a trial, and stops all but this share of the settings.
 RUNG, KEPT = 0.25, 1 / 3
-
-# How many settings Optuna is asked for before it is told the outcomes.
-ASKED = 4
-
-HALF_DECADE = math.sqrt(10)
-
-# Decades; smaller steps of the learning rate than an eighth decade are lost in the seeds' noise.
-FINE = 0.2
-
-# Hyperparameters other than the defaults, by name.
-Point: TypeAlias = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -264,13 +252,13 @@ class Plan:
 
     def _search(
         self, contestant: Contestant, results: Mapping[str, Run]
-    ) -> tuple[list[Trial], list[tuple[Point, float]] | None]:
+    ) -> tuple[list[Trial], list[Tried] | None]:
         """All its search trials so far, and every setting's score, or None while some are missing."""
         if not self.searched(contestant):
             return [], [(_only(contestant), 0.0)]
         trials: list[Trial] = []
-        tried: list[tuple[Point, float]] = []
-        early: list[tuple[Point, float]] = []
+        tried: list[Tried] = []
+        early: list[Tried] = []
         while new := self._propose(contestant, tried):
             going = new
             if self.halving:
@@ -315,13 +303,11 @@ class Plan:
         space = contestant.space.values()
         return min(self.settings, math.prod(len(one.values) or self.settings for one in space))
 
-    def _propose(self, contestant: Contestant, tried: Sequence[tuple[Point, float]]) -> list[Point]:
+    def _propose(self, contestant: Contestant, tried: Sequence[Tried]) -> list[Point]:
         left = self._points(contestant) - len(tried)
         if left <= 0:
             return []
-        if self.proposer == "optuna":
-            return _optuna(contestant, tried, left, self.task.seed)
-        return _grid(contestant, tried, left, self.task.seed)
+        return proposers.get(self.proposer)(contestant, tried, left, self.task.seed)
 
 
 def score(trials: Iterable[Trial], results: Mapping[str, Run]) -> float:
@@ -462,12 +448,7 @@ def _check(plan: Plan) -> None:
     at_least_one("the number of steps between evaluations", plan.every)
     if len(plan.search_seeds) > FRESH:
         raise StudyError(f"the number of search seeds must be at most {FRESH}, got {len(plan.search_seeds)}")
-    if plan.proposer not in ("grid", "optuna"):
-        raise StudyError(
-            f"no proposer is named {plan.proposer!r}; {nearest(plan.proposer, ('grid', 'optuna'))}"
-        )
-    if plan.proposer == "optuna":
-        optuna()
+    proposers.get(plan.proposer)
     if plan.halving and plan.length.unit == "epochs" and plan.length.amount < 2:
         raise StudyError("successive halving looks at trials on their way, so they need at least 2 epochs")
     for contestant in plan.contestants:
@@ -499,114 +480,3 @@ def _enough(contestants: Iterable[Contestant]) -> int:
 def _only(contestant: Contestant) -> Point:
     """The one setting of a contestant that has no choice: what is given, and defaults."""
     return {key: one.values[0] for key, one in contestant.space.items() if one.values}
-
-
-def half_decades(one: Range, count: int) -> list[float]:
-    """So many learning rates in half-decade steps around the middle of a range."""
-    middle = math.sqrt(one.low * one.high)
-    return [tidy(middle * HALF_DECADE ** (i - (count - 1) / 2)) for i in range(count)]
-
-
-def _grid(contestant: Contestant, tried: Sequence[tuple[Point, float]], left: int, seed: int) -> list[Point]:
-    """The next settings by the plan's own protocol."""
-    lr, further = contestant.space["lr"], [key for key in contestant.space if key != "lr"]
-    if not tried:
-        if lr.values:
-            return [{"lr": rate} for rate in lr.values]
-        whole = round(2 * math.log10(lr.high / lr.low)) + 1
-        share = left // 2 if further else 2 * left // 3
-        count = min(max(share, min(left, 3)), whole)
-        return [{"lr": rate} for rate in half_decades(lr, count - (count % 2 == 0))]
-    best, value = min(tried, key=lambda one: one[1])
-    rates = sorted({point["lr"] for point, _ in tried})
-    if not lr.values:
-        down = [tidy(rates[0] / HALF_DECADE**i) for i in (1, 2)]
-        up = [tidy(rates[-1] * HALF_DECADE**i) for i in (1, 2)]
-        if len(rates) == 1:
-            return [{"lr": rate} for rate in (down[0], up[0])][:left]
-        if not math.isfinite(value) or best["lr"] == rates[0]:
-            return [{"lr": rate} for rate in down][:left]
-        if best["lr"] == rates[-1]:
-            return [{"lr": rate} for rate in up][:left]
-    if further:
-        return _sobol(contestant, tried, left, best["lr"], seed)
-    return [{"lr": rate} for rate in _between(rates, best["lr"])][:left]
-
-
-def _between(rates: Sequence[float], best: float) -> list[float]:
-    """Two rates more: halves of the steps beside the best while they are wide, then of the widest nearby."""
-
-    def urgency(step: tuple[float, float]) -> tuple[bool, float, float]:
-        width = round(math.log10(step[1] / step[0]), 2)
-        beside = best in step and width > FINE
-        return not beside, -width, abs(math.log10(step[0] * step[1] / best**2))
-
-    steps = sorted(pairwise(rates), key=urgency)
-    return [tidy(math.sqrt(low * high)) for low, high in steps[:2]]
-
-
-def _sobol(
-    contestant: Contestant, tried: Sequence[tuple[Point, float]], left: int, rate: float, seed: int
-) -> list[Point]:
-    """Settings spread evenly over the further hyperparameters, and half a decade around the best rate."""
-    from scipy.stats import qmc
-
-    around = Range(rate / HALF_DECADE, rate * HALF_DECADE)
-    space = {key: around if key == "lr" and not one.values else one for key, one in contestant.space.items()}
-    # More than enough: choices among few values repeat, and what was tried is not tried again.
-    points = qmc.Sobol(len(space), rng=np.random.default_rng(seed)).random_base2(
-        math.ceil(math.log2(16 * left + 16))
-    )
-    seen = [dict(point) for point, _ in tried]
-    found: list[Point] = []
-    for shares in points:
-        point = {key: one.at(float(u)) for (key, one), u in zip(space.items(), shares, strict=True)}
-        if point not in seen and len(found) < left:
-            seen.append(point)
-            found.append(point)
-    return found
-
-
-def optuna() -> Any:
-    """The library of that name.
-
-    Raises:
-        StudyError: it is not installed.
-    """
-    try:
-        import optuna as library
-    except ImportError:
-        raise StudyError("the proposer optuna is not installed: pip install optuna") from None
-    return library
-
-
-def _optuna(
-    contestant: Contestant, tried: Sequence[tuple[Point, float]], left: int, seed: int
-) -> list[Point]:
-    """The next settings by Optuna: its study is made anew, and told what was tried."""
-    library = optuna()
-    library.logging.set_verbosity(library.logging.WARNING)
-    study = library.create_study(sampler=library.samplers.TPESampler(seed=seed))
-    kinds = library.distributions
-    asked = {
-        key: kinds.CategoricalDistribution(one.values)
-        if one.values
-        else kinds.FloatDistribution(*_ends(one), log=one.scale != "linear")
-        for key, one in contestant.space.items()
-    }
-    outcomes = [value for _, value in tried]
-    while True:
-        trials = [study.ask(asked) for _ in range(min(ASKED, left + len(outcomes)))]
-        if not outcomes:
-            return [{k: _meant(contestant.space[k], v) for k, v in trial.params.items()} for trial in trials]
-        for trial, value in zip(trials, outcomes, strict=False):
-            study.tell(trial, value)
-        outcomes = outcomes[len(trials) :]
-
-
-def _ends(one: Range) -> tuple[float, float]:
-    return (1 - one.high, 1 - one.low) if one.scale == "complement" else (one.low, one.high)
-
-
-def _meant(one: Range, value: float) -> float:
-    return 1 - tidy(value) if one.scale == "complement" else value if one.values else tidy(value)
