@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from study_cases import BLOBS, changed, small
-from thalweg.study import advice, report, statistics, words
+from thalweg.study import advice, report, statistics, tables, words
 from thalweg.study.contestant import Contestant
 from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
@@ -88,7 +88,7 @@ def test_the_page_says_the_answer_what_follows_and_what_it_rests_on(findings, pa
 
 
 def test_the_table_has_what_the_statistics_say(findings):
-    table = report._table(findings)
+    table = tables.of(findings)
     assert table.columns == (
         "default lr",
         "tuned lr",
@@ -105,7 +105,7 @@ def test_the_table_has_what_the_statistics_say(findings):
     for row, summary in zip(table.rows, findings.summaries, strict=True):
         cells = dict(zip(table.columns, row.cells, strict=True))
         assert (row.name, row.below) == (summary.name, "keras")
-        assert row.mark == report.MARKS[findings.verdicts[summary.name]]
+        assert row.mark == tables.MARKS[findings.verdicts[summary.name]]
         assert row.leading == (summary in findings.tied)
         assert cells["default lr"].text == f"{summary.facts['defaults']['lr']:g}"
         assert cells["tuned lr"].text == f"{summary.final.lr:g}"
@@ -124,7 +124,7 @@ def test_the_table_has_what_the_statistics_say(findings):
 
 
 def test_a_target_out_of_reach_is_named_so(findings):
-    cells = [report._to_target(findings, summary) for summary in findings.summaries]
+    cells = [tables._to_target(findings, summary) for summary in findings.summaries]
     for cell, summary in zip(cells, findings.summaries, strict=True):
         reached = findings.to_target(summary).estimate != float("inf")
         assert (cell.text == "not reached") != reached
@@ -135,7 +135,7 @@ def test_further_tuned_hyperparameters_stand_below_the_rate(tmp_path):
     plan = small(optimizers=["momentum"], lr=None, tune=["momentum"], budget=6, seeds=1)
     (summary,) = found(tmp_path, plan).summaries
     final = dataclasses.replace(summary.final, chosen={"lr": 0.1, "momentum": 0.95})
-    assert report._chosen(dataclasses.replace(summary, final=final)).below == "momentum 0.95"
+    assert tables._chosen(dataclasses.replace(summary, final=final)).below == "momentum 0.95"
 
 
 def test_names_are_escaped(rude_page):
@@ -239,7 +239,7 @@ def test_a_measure_that_no_run_has_is_a_dash(findings):
     study = Study.open(findings.study.store.folder)
     study.facts["task"]["measures"].append({"name": "novel", "lower_is_better": True})
     fresh = statistics.find(study)
-    table = report._table(fresh)
+    table = tables.of(fresh)
     at = table.columns.index("test novel")
     assert {row.cells[at].text for row in table.rows} == {"–"}
     assert len(drawn(report.html(fresh))) == 6

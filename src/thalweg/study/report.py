@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html as escapes
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,14 +11,11 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from thalweg.study import advice, charts, figures, words
-from thalweg.study.charts import Chart, Line, Look
+from thalweg.study import advice, charts, figures, interactive, tables, words
+from thalweg.study.charts import Chart, Look
 from thalweg.study.errors import StudyError
-from thalweg.study.resampling import Interval
-from thalweg.study.statistics import Findings, Setting, Summary
-
-# Verdicts as they stand in tables: a sign for each, for colours alone are not seen by all.
-MARKS = {"best": "● best", "tie": "◐ tie", "better": "◐ tie", "worse": "○ behind", "failed": "✕ failed"}
+from thalweg.study.statistics import Findings
+from thalweg.study.tables import Table
 
 # So many optimizers are shown at first; more are a click away.
 SHOWN = 12
@@ -33,33 +28,6 @@ class Written(NamedTuple):
     picture: Path
     drawing: Path
     summary: Path
-
-
-class Cell(NamedTuple):
-    """A cell of a table: what it says, what stands below it, and what is told on asking."""
-
-    text: str
-    below: str = ""
-    more: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A contestant: its verdict, and a cell for each column."""
-
-    name: str
-    mark: str
-    below: str
-    leading: bool
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; its first column are the rows' names."""
-
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -188,7 +156,7 @@ def markdown(*findings: Findings) -> str:
 
 def brief(findings: Findings) -> str:
     """The answer and the table as HTML, for a notebook."""
-    table = _table(findings)
+    table = tables.of(findings)
     head = Markup("").join(Markup("<th>{}</th>").format(name) for name in ("", "optimizer", *table.columns))
     rows = [
         Markup("<tr><td>{}</td><th>{}</th>{}</tr>").format(
@@ -209,7 +177,7 @@ def _report(findings: Sequence[Findings]) -> Report:
         raise StudyError("a report is on one study or more")
     labels = _labels(findings)
     sections = tuple(
-        Section(label, one, _table(one), tuple(charts.of(one)))
+        Section(label, one, tables.of(one), tuple(charts.of(one)))
         for label, one in zip(labels, findings, strict=True)
     )
     looks, over, remarks = charts.looks(*findings), [], []
@@ -224,7 +192,7 @@ def _report(findings: Sequence[Findings]) -> Report:
     return Report(
         sections,
         looks,
-        _overview(findings, labels) if len(findings) > 1 else None,
+        tables.overview(findings, labels) if len(findings) > 1 else None,
         tuple(over),
         tuple(remarks),
     )
@@ -255,127 +223,6 @@ def _beside(findings: Sequence[Findings], labels: Sequence[str]) -> list[Chart]:
         if len(several) > 1
         for chart in charts.beside([findings[i] for i in several], [labels[i] for i in several])
     ]
-
-
-def _overview(findings: Sequence[Findings], labels: Sequence[str]) -> Table:
-    """A row for each contestant, a column for each study."""
-    by_name = [{s.name: s for s in one.summaries} for one in findings]
-    names = list(dict.fromkeys(name for several in by_name for name in several))
-    columns = [f"{label}: {_said(one.figure)}" for label, one in zip(labels, findings, strict=True)]
-
-    def row(name: str) -> Row:
-        cells = []
-        for one, several in zip(findings, by_name, strict=True):
-            found = several.get(name)
-            cell = _figure(found.best, one.figure) if found else Cell("–")
-            mark = MARKS[one.verdicts[name]] if found else ""
-            cells.append(cell._replace(text=f"{cell.text} {mark}".strip()))
-        best = sum(name in {s.name for s in one.tied} for one in findings)
-        return Row(
-            name, "", f"best or tied in {best} of {len(findings)}", best == len(findings), tuple(cells)
-        )
-
-    def rank(name: str) -> tuple[int, int]:
-        places = [list(several).index(name) if name in several else len(names) for several in by_name]
-        return -sum(name in {s.name for s in one.tied} for one in findings), sum(places)
-
-    return Table(tuple(columns), tuple(map(row, sorted(names, key=rank))))
-
-
-def _table(findings: Findings) -> Table:
-    columns: dict[str, Callable[[Summary], Cell]] = {
-        "default lr": lambda s: Cell(f"{s.facts['defaults']['lr']:g}"),
-        "tuned lr" if any(s.tuned for s in findings.summaries) else "lr": _chosen,
-        "validation loss": lambda s: _figure(s.best, "val_loss"),
-        **{f"test {m}": _measured(f"test_{m}") for m in findings.measures},
-        **({"beats the best": partial(_chance, findings)} if findings.seeds > 1 else {}),
-        "test loss untuned": lambda s: _figure(s.default, "test_loss"),
-        "ms per step": _time,
-        "state memory": _memory,
-        "steps to target": partial(_to_target, findings),
-        "runs failed": _failures,
-    }
-    return Table(
-        tuple(columns),
-        tuple(
-            Row(
-                s.name,
-                MARKS[findings.verdicts[s.name]] if len(findings.summaries) > 1 else "",
-                _origin(s),
-                s in findings.tied,
-                tuple(cell(s) for cell in columns.values()),
-            )
-            for s in findings.summaries
-        ),
-    )
-
-
-def _measured(figure: str) -> Callable[[Summary], Cell]:
-    return lambda summary: _figure(summary.best, figure)
-
-
-def _figure(setting: Setting | None, figure: str) -> Cell:
-    """A median and its interval; on asking, each seed's value."""
-    found = setting.median(figure) if setting else None
-    seeds = [words.number(v) for v in setting.figures(figure)] if setting and found else []
-    more = f"each seed: {', '.join(seeds)}" if seeds else ""
-    return _estimate(found, more)
-
-
-def _estimate(found: Interval | None, more: str = "") -> Cell:
-    text, _, below = words.interval(found).partition(" (")
-    return Cell(text, below.removesuffix(")"), more)
-
-
-def _chance(findings: Findings, summary: Summary) -> Cell:
-    """How probable it is that one is better than the leader from the same seed."""
-    if summary is findings.leader or findings.leader is None or summary.best is None:
-        return Cell("–")
-    return _estimate(findings.beats(summary, findings.leader), "share of the seeds, and 95 % interval")
-
-
-def _origin(summary: Summary) -> str:
-    """A contestant's dialect and schedule."""
-    return " · ".join(str(summary.facts[key]) for key in ("dialect", "schedule") if summary.facts.get(key))
-
-
-def _chosen(summary: Summary) -> Cell:
-    if summary.best is None:
-        return Cell("–")
-    further = [f"{key} {value:g}" for key, value in summary.best.chosen.items() if key != "lr"]
-    return Cell(f"{summary.best.lr:g}", ", ".join(further))
-
-
-def _time(summary: Summary) -> Cell:
-    found = summary.best.seconds_per_step if summary.best else None
-    if found is None:
-        return Cell("–")
-    ms = Interval(1000 * found.estimate, 1000 * found.low, 1000 * found.high, found.level)
-    return Cell(words.number(ms.estimate), more=words.interval(ms))
-
-
-def _memory(summary: Summary) -> Cell:
-    found = summary.best.median("state_bytes") if summary.best else None
-    return Cell(words.bytes_(found.estimate) if found else "–")
-
-
-def _to_target(findings: Findings, summary: Summary) -> Cell:
-    steps, seconds = (findings.to_target(summary, cost) for cost in ("step", "seconds"))
-    if steps is None or not math.isinf(steps.estimate):
-        return _estimate(steps, f"{words.interval(seconds)} seconds" if seconds else "")
-    return Cell("not reached", f"from {words.number(steps.low)}" if math.isfinite(steps.low) else "")
-
-
-def _failures(summary: Summary) -> Cell:
-    runs = len(summary.runs)
-    share = f"{summary.failed / runs:.0%}" if runs else "–"
-    counts = {said: summary.count(status) for status, said in words.FAILED.items()}
-    each = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
-    return Cell(share, f"of {runs}" if runs and summary.failed else "", each)
-
-
-def _said(figure: str) -> str:
-    return figure.replace("val_", "validation ").replace("_", " ")
 
 
 def _settings(findings: Findings) -> dict[str, str]:
@@ -438,7 +285,7 @@ def _html(report: Report) -> str:
     def draw(chart: Chart) -> tuple[str, Chart, Markup]:
         """Notes a chart for the page's script; its name there, and what is seen without it."""
         key = f"chart-{len(drawn)}"
-        drawn[key] = _plotly(chart, report.looks, variables)
+        drawn[key] = interactive.plotly(chart, report.looks, variables)
         # Our own drawing: what it says in words, matplotlib has escaped.
         return key, chart, Markup(figures.svg(chart, report.looks, variables))
 
@@ -458,97 +305,6 @@ def _html(report: Report) -> str:
         shown={s.name for section in report.sections for s in section.findings.summaries[:SHOWN]},
         plotly=Markup(get_plotlyjs()),
     )
-
-
-def _plotly(chart: Chart, looks: Mapping[str, Look], variables: Mapping[str, str]) -> dict[str, Any]:
-    """A chart as plotly's JSON, its colours left to the page, which knows whether it is dark.
-
-    Each trace's `meta` says whose it is and the name of its colour.
-    """
-    from plotly.graph_objects import Layout
-
-    traces = [trace for line in reversed(chart.lines) for trace in _traces(chart, line, looks, variables)]
-    shapes = []
-    if chart.level is not None:
-        line = {"width": 1, "dash": "dot"}
-        at = {"y0": chart.level, "y1": chart.level}
-        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": line, **at})
-    named = chart.y_label.lower() != chart.title.lower()
-    span = chart.y_range and [math.log10(v) if chart.y_log else v for v in chart.y_range]
-    layout = Layout(
-        xaxis=_axis(chart.x_label, chart.x_log, chart.x_ticks),
-        yaxis=_axis(chart.y_label if named else "", chart.y_log, chart.y_ticks)
-        | ({"range": span} if span else {}),
-        shapes=shapes,
-        meta={"shade": chart.shade},
-    )
-    return {"data": [t.to_plotly_json() for t in traces], "layout": layout.to_plotly_json()}
-
-
-def _axis(label: str, log: bool, ticks: Sequence[float]) -> dict[str, Any]:
-    fixed = {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-    title = {"text": escapes.escape(label)}
-    return {"title": title, "type": "log" if log else "linear", **(fixed if ticks else {})}
-
-
-def _traces(chart: Chart, line: Line, looks: Mapping[str, Look], variables: Mapping[str, str]) -> list[Any]:
-    from plotly.graph_objects import Scatter
-
-    look = looks.get(line.name, figures.PLAIN)
-    said = escapes.escape(f"{line.name}, {line.study}" if line.study else line.name)
-
-    def trace(part: str, xs: Sequence[float | None], ys: Sequence[float | None], **how: Any) -> Any:
-        meta = {"name": line.name, "colour": variables.get(look.light, "--ink"), "part": part}
-        return Scatter(x=_few(xs), y=_few(ys), name=said, meta=meta, showlegend=False, **how)
-
-    found = []
-    if line.low != line.high:
-        xs: list[float | None] = []
-        ys: list[float | None] = []
-        for piece in line.pieces():
-            xs += [*line.x[piece], *line.x[piece][::-1], None]
-            ys += [*line.low[piece], *line.high[piece][::-1], None]
-        found.append(trace("band", xs, ys, fill="toself", mode="none", hoverinfo="skip"))
-    single = sum(map(math.isfinite, line.y)) == 1
-    found.append(
-        trace(
-            "line",
-            line.x,
-            line.y,
-            mode="lines+markers" if chart.dots or single else "lines",
-            line={
-                "width": 2,
-                "dash": ",".join(f"{2 * dash:g}px" for dash in charts.dashes(chart, line, look)) or "solid",
-            },
-            customdata=[_span(low, high) for low, high in zip(line.low, line.high, strict=True)],
-            hovertemplate=f"<b>%{{fullData.name}}</b><br>{escapes.escape(chart.x_label)} %{{x:.4~g}}<br>"
-            "%{y:.3~g}%{customdata}<extra></extra>",
-        )
-    )
-    at, there = chart.stretch(line)
-    if at:
-        found.append(trace("good", at, there, mode="lines", line={"width": 5}, hoverinfo="skip"))
-    if line.mark:
-        found.append(
-            trace(
-                "mark",
-                line.mark[:1],
-                line.mark[1:],
-                mode="markers",
-                marker={"size": 10, "line": {"width": 1.5}},
-                hovertemplate="<b>%{fullData.name}</b> chose %{x:.4~g}<extra></extra>",
-            )
-        )
-    return found
-
-
-def _span(low: float, high: float) -> str:
-    return f" ({words.number(low)}–{words.number(high)})" if low != high else ""
-
-
-def _few(values: Sequence[float | None]) -> list[float | None]:
-    """Numbers at five figures, which no eye tells from more; a gap as JSON has it."""
-    return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]
 
 
 # -- as pictures, and as Markdown -----------------------------------------------------------------
