@@ -12,8 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
-from thalweg import Task
-from thalweg.study.learners.torch import Loaders
+from thalweg import Loaders, Task
 
 LENGTH = 32
 TEXT = "".join(

@@ -17,11 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from study_cases import BLOBS, Setting, changed, load, model
+from thalweg import Loaders
 from thalweg.study.data import Part
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, seeds
 from thalweg.study.learners.measures import cross_entropy
-from thalweg.study.learners.torch import Loaders
 from thalweg.study.plan import CLASSICAL
 from thalweg.study.task import Metric, Task
 
@@ -211,7 +211,7 @@ def test_evaluation_in_pieces_is_the_whole(monkeypatch):
     learner = BLOBS.learner(Setting(lr=0.1), 0)
     learner.train(5)
     whole = learner.evaluate("validation")
-    monkeypatch.setattr("thalweg.study.learners.torch.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("thalweg.study.learners.batches.EVALUATION_BATCH", 7)
     assert learner.evaluate("validation") == pytest.approx(whole, rel=1e-6)
 
 
@@ -221,7 +221,7 @@ def test_blocks_and_looks_change_nothing(monkeypatch):
         return learner.train(12) | learner.norms()
 
     expected = taken()
-    monkeypatch.setattr("thalweg.study.learners.torch._BLOCK", 1)
+    monkeypatch.setattr("thalweg.study.learners.batches._BLOCK", 1)
     monkeypatch.setattr("thalweg.study.learners.torch._LOOK", 5)
     assert taken() == pytest.approx(expected, rel=1e-6)
 

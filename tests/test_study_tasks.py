@@ -17,11 +17,11 @@ from sklearn.datasets import load_diabetes, load_iris
 from torch import nn
 
 from study_cases import BLOBS, Setting, load, model
+from thalweg import Loaders
 from thalweg.study import data, task, tasks
 from thalweg.study.data import Files, Part
 from thalweg.study.errors import StudyError
 from thalweg.study.learners.measures import METRICS, cross_entropy, cut_cross_entropy
-from thalweg.study.learners.torch import Loaders
 from thalweg.study.task import Metric, Task, fingerprint
 from thalweg.study.tasks import convex, models, text
 

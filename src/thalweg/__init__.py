@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from thalweg.maps import basins as basins
     from thalweg.maps import rate_map as rate_map
     from thalweg.study.contestant import Contestant as Contestant
+    from thalweg.study.learners.batches import Loaders as Loaders
     from thalweg.study.measure import Metric as Metric
     from thalweg.study.plan import Budget as Budget
     from thalweg.study.study import Study as Study
@@ -107,6 +108,7 @@ _LAZY = {
     **dict.fromkeys(("Study", "compare"), "study.study"),
     "Budget": "study.plan",
     "Contestant": "study.contestant",
+    "Loaders": "study.learners.batches",
     "Metric": "study.measure",
     "Task": "study.task",
 }

@@ -79,7 +79,7 @@ class Task:
             model: makes a `torch.nn.Module` with fresh weights from torch's global generator, which is
                 seeded for it. Data is moved to where its parameters are.
             data: arrays or tensors `(X, y)`, or a torch Dataset, to be split; three of them (a tuple, or
-                a mapping of "train", "validation" and "test"); or `learners.torch.Loaders`. Real numbers
+                a mapping of "train", "validation" and "test"); or `Loaders`. Real numbers
                 become float32, whole numbers int64. For a language model, X are tokens (examples,
                 positions) and y the tokens that follow them.
             loss: "cross_entropy" of logits, "bce" of logits, "mse", "mae", "huber" (see
@@ -95,7 +95,8 @@ class Task:
                 checked when the first learner is made.
         """
         from thalweg.study.learners import measures
-        from thalweg.study.learners.torch import TorchTraining, gather, sample, streams
+        from thalweg.study.learners.batches import gather, sample
+        from thalweg.study.learners.torch import TorchTraining, streams
 
         _check_factory(model)
         found = gather(data, split, split_seed)

@@ -3,211 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thalweg.study import data
-from thalweg.study.data import Data, Part, is_sparse, parts, split
+from thalweg.study.data import Data
 from thalweg.study.errors import StudyError
-from thalweg.study.learners import Diverged, Figures, Streams, seeds
+from thalweg.study.learners import Diverged, Figures, Streams, batches, seeds
+from thalweg.study.learners.batches import Batch, Loaders, Source
 from thalweg.study.learners.measures import Figure, Function, cross_entropy, cut_cross_entropy, means
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting
 
-# How many examples are evaluated at once: bounds memory, and changes no figure.
-EVALUATION_BATCH = 250
-# How many examples are put in order at once: one copy for many steps, which still fits in a cache.
-_BLOCK = 1024
 # How many steps are taken between two looks at what they gave.
 _LOOK = 64
-
-Batch: TypeAlias = tuple[Any, Any]
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """Batches as the user's own loaders make them.
-
-    Attributes:
-        train: makes the loader of one trial, whose every pass is an epoch: `train(seed)` or
-            `train(seed, batch_size)`. The same seed has to give the same order.
-        validation, test: make loaders of the other parts.
-    """
-
-    train: Callable[..., Iterable[Batch]]
-    validation: Callable[[], Iterable[Batch]]
-    test: Callable[[], Iterable[Batch]]
-
-
-class Source(Protocol):
-    """Where batches come from."""
-
-    def steps(self, batch_size: int) -> int:
-        """How many batches an epoch has."""
-        ...
-
-    def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Training batches without end, one epoch after the other, each in an order of its own."""
-        ...
-
-    def part(self, name: str) -> Iterator[Batch]:
-        """All batches of a part, in the order that it has."""
-        ...
-
-
-class _Arrays:
-    """Examples held in memory, dense or sparse."""
-
-    def __init__(self, data: Data) -> None:
-        self.parts = {
-            name: Part(_tensor(part.inputs), _tensor(part.targets))
-            for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))
-        }
-
-    def steps(self, batch_size: int) -> int:
-        return math.ceil(len(self.parts["train"].targets) / batch_size)
-
-    def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        inputs, targets = self.parts["train"]
-        order = torch.Generator().manual_seed(seed)
-        block = batch_size * (1 if is_sparse(inputs) else max(1, _BLOCK // batch_size))
-        while True:
-            permuted = torch.randperm(len(targets), generator=order)
-            for start in range(0, len(targets), block):
-                examples = permuted[start : start + block]
-                yield from zip(
-                    torch.split(_rows(inputs, examples), batch_size),
-                    torch.split(targets.index_select(0, examples), batch_size),
-                    strict=True,
-                )
-
-    def part(self, name: str) -> Iterator[Batch]:
-        inputs, targets = self.parts[name]
-        for start in range(0, len(targets), EVALUATION_BATCH):
-            examples = slice(start, start + EVALUATION_BATCH)
-            yield _rows(inputs, examples), targets[examples]
-
-
-class _Sets:
-    """Examples that torch Datasets make one by one, perhaps not twice the same."""
-
-    def __init__(self, data: Data) -> None:
-        self.parts: dict[str, Any] = {"train": data.train, "validation": data.validation, "test": data.test}
-
-    def steps(self, batch_size: int) -> int:
-        return math.ceil(len(self.parts["train"]) / batch_size)
-
-    def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        order = torch.Generator().manual_seed(seed)
-        train = self.parts["train"]
-        loader: Iterable[Any] = torch.utils.data.DataLoader(train, batch_size, shuffle=True, generator=order)
-        while True:
-            yield from loader
-
-    def part(self, name: str) -> Iterator[Batch]:
-        yield from torch.utils.data.DataLoader(self.parts[name], EVALUATION_BATCH)
-
-
-class _Loaded:
-    """Batches of the user's own loaders."""
-
-    def __init__(self, loaders: Loaders, own: int) -> None:
-        self.loaders, self.own = loaders, own
-
-    def steps(self, batch_size: int) -> int:
-        loader: Any = self._train(batch_size, 0)
-        return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
-
-    def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        loader = self._train(batch_size, seed)
-        while True:
-            yield from loader
-
-    def part(self, name: str) -> Iterator[Batch]:
-        yield from self._train(self.own, 0) if name == "train" else getattr(self.loaders, name)()
-
-    def _train(self, batch_size: int, seed: int) -> Iterable[Batch]:
-        if takes_batch_size(self.loaders.train):
-            return self.loaders.train(seed, batch_size)
-        if batch_size != self.own:
-            raise StudyError(
-                f"batches of {batch_size} were asked for, but the task's loader decides for itself: "
-                "write it as train(seed, batch_size)"
-            )
-        return self.loaders.train(seed)
-
-
-def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:
-    """Data from what a user has: `Loaders`, torch Datasets, or as `data.gather` takes it.
-
-    Raises:
-        StudyError: it is none of these, or a part is empty.
-    """
-    if isinstance(given, Loaders):
-        return given
-    if isinstance(given, torch.utils.data.TensorDataset):
-        given = given.tensors
-    elif _is_set(given):
-        rows = split(len(given), fractions, seed)
-        given = tuple(torch.utils.data.Subset(given, part.tolist()) for part in rows)
-    found = parts(given)
-    if not found or not all(map(_is_set, found)):
-        return data.gather(given, fractions, seed)
-    if all(isinstance(part, torch.utils.data.TensorDataset) for part in found):
-        return data.gather(tuple(part.tensors for part in found), fractions, seed)
-    for name, part in zip(("training", "validation", "test"), found, strict=True):
-        if not len(part):
-            raise StudyError(f"the {name} part is empty: every part needs examples")
-    return Data(*found)
-
-
-def _is_set(given: Any) -> bool:
-    if isinstance(given, torch.utils.data.IterableDataset):
-        raise StudyError("an IterableDataset has no length to split: give Loaders of it")
-    return isinstance(given, torch.utils.data.Dataset)
-
-
-def sample(found: Data | Loaders) -> list[Batch]:
-    """A batch of every part of the user's loaders."""
-    if not isinstance(found, Loaders):
-        return []
-    train = found.train(0, 32) if takes_batch_size(found.train) else found.train(0)
-    loaders = {"train": train, "validation": found.validation(), "test": found.test()}
-    return [_first(iter(loader), name) for name, loader in loaders.items()]
-
-
-def takes_batch_size(train: Callable[..., Any]) -> bool:
-    """Whether a training loader's factory takes a batch size besides the seed."""
-    import inspect
-
-    try:
-        inspect.signature(train).bind(0, 1)
-    except TypeError:
-        return False
-    return True
-
-
-def _tensor(array: Any) -> Any:
-    """An array as a tensor; sparse ones stay, and are made dense a batch at a time."""
-    if is_sparse(array):
-        return array
-    return array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements="W"))
-
-
-def _rows(array: Any, examples: Tensor | slice) -> Tensor:
-    if is_sparse(array):
-        rows = examples if isinstance(examples, slice) else examples.numpy()
-        return torch.from_numpy(array[rows].toarray())
-    found: Tensor = array[examples] if isinstance(examples, slice) else array.index_select(0, examples)
-    return found
 
 
 @dataclass(frozen=True)
@@ -242,17 +57,12 @@ class TorchTraining:
         with own:
             model = self.model()
         if _ready is None or _ready[0] != self.key:
-            source = self._source()
+            data = self.data() if callable(self.data) else self.data
+            source = batches.of(data, self.batch_size)
             with streams(0):
                 _check(self, model, source, setting.batch_size)
             _ready = self.key, source
         return TorchLearner(self, model, setting, _ready[1], own, order)
-
-    def _source(self) -> Source:
-        data = self.data() if callable(self.data) else self.data
-        if isinstance(data, Loaders):
-            return _Loaded(data, self.batch_size)
-        return _Arrays(data) if isinstance(data.train, Part) else _Sets(data)
 
 
 # The source of the last learner, for the next one.
@@ -390,9 +200,9 @@ def _check(training: TorchTraining, model: Any, source: Source, batch_size: int)
     if not params:
         raise StudyError(f"the model {type(model).__name__} has no parameters to train")
     move = partial(_moved, device=params[0].device)
-    inputs, targets = move(_first(source.epochs(batch_size, 0), "train"))
+    inputs, targets = move(batches.first(source.epochs(batch_size, 0), "train"))
     for part in ("validation", "test"):
-        _first(source.part(part), part)
+        batches.first(source.part(part), part)
     model.eval()
     with torch.no_grad():
         outputs = _outputs(model, inputs)
@@ -418,15 +228,6 @@ def _check(training: TorchTraining, model: Any, source: Source, batch_size: int)
             )
 
 
-def _first(batches: Iterator[Batch], part: str) -> Batch:
-    batch: Any = next(batches, None)
-    if batch is None:
-        raise StudyError(f"the {part} part is empty: every part needs examples")
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise StudyError(f"a batch of the {part} part is {type(batch).__name__}, not (inputs, targets)")
-    return batch[0], batch[1]
-
-
 def _check_labels(loss: Function, outputs: Any, targets: Any, source: Source) -> None:
     """Class numbers that the model has no output for."""
     if loss not in (cross_entropy, cut_cross_entropy):
@@ -444,9 +245,8 @@ def _check_labels(loss: Function, outputs: Any, targets: Any, source: Source) ->
             'for a single logit take loss="bce"'
         )
     classes = outputs.shape[-1 if targets.shape == outputs.shape[:-1] else 1]
-    parts = source.parts if isinstance(source, _Arrays) else {"train": Part(None, targets)}
-    for name, part in parts.items():
-        labels = part.targets.unique()
+    for name, all_ in (source.targets() or {"train": targets}).items():
+        labels = torch.unique(all_)
         wrong = labels[(labels < 0) | (labels >= classes)].tolist()
         if wrong:
             shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
