@@ -38,6 +38,14 @@ def test_the_numpy_front_end_brings_in_no_other_framework() -> None:
     assert not loaded("import thalweg.numpy") & ({*FRAMEWORKS} - {"numba", "llvmlite"})
 
 
+def test_an_optimizer_brings_in_no_compiler_of_torch() -> None:
+    source = (
+        "import sys, torch, thalweg.torch; p = torch.nn.Parameter(torch.ones(2)); p.grad = torch.ones(2); "
+        "thalweg.torch.Adam([p]).step(); print('torch._dynamo' in sys.modules)"
+    )
+    assert output(python(source)) == "False"
+
+
 def test_paths_and_surfaces_bring_in_no_framework() -> None:
     source = (
         "from thalweg import maps; maps.rate_map('ravine', 'adam', lr=[0.1]); "
@@ -59,6 +67,7 @@ def test_what_looks_and_compares_is_loaded_when_it_is_asked_for() -> None:
     import thalweg
     from thalweg import following, maps, surfaces
     from thalweg.study import contestant, measure, plan, study, task
+    from thalweg.study.learners import batches
 
     for module, name in (
         (plan, "Budget"),
@@ -67,6 +76,7 @@ def test_what_looks_and_compares_is_loaded_when_it_is_asked_for() -> None:
         (task, "Task"),
         (study, "compare"),
         (measure, "Metric"),
+        (batches, "Loaders"),
         (following, "path"),
         (following, "paths"),
         (maps, "basins"),

@@ -1,5 +1,6 @@
 """One optimizer for every rule: parameter groups, state and steps as `torch.optim` has them."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
@@ -23,6 +24,9 @@ from thalweg.torch.lanes import (
     is_dense,
 )
 from thalweg.torch.loading import SCHEDULER_KEYS, load
+
+# Without torch's wrapper, whose first call imports torch's compiler: most of a second, for nothing.
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
 # How many patterns of absent gradients to remember (alternating losses, experts).
 _PLANS = 8
@@ -68,7 +72,7 @@ class BaseOptimizer(torch.optim.Optimizer):
                         f"{type(self).__name__}: unknown setting {key!r} in a parameter group; "
                         f"{nearest(str(key), self.defaults)}"
                     )
-        super().add_param_group(param_group)
+        _add_param_group(self, param_group)
         try:
             self._check_group(self.param_groups[-1])
         except Exception:
