@@ -30,7 +30,10 @@ def answer(capsys, *arguments):
     ("arguments", "message"),
     [
         ("compere digits", "no command is named 'compere'; did you mean 'compare'?"),
-        ("compare digts", "no task is named 'digts'; did you mean 'digits'?"),
+        (
+            "compare digts",
+            "no task is named 'digts', nor is it a file such as my_task.py:task; did you mean 'digits'?",
+        ),
         ("compare fashion", "did you mean 'fashion-mnist'?"),
         ("compare digits --optimizers adm", "no rule is named 'adm'; did you mean 'adam'?"),
         ("compare digits --epchs 3", "no option is named '--epchs'; did you mean '--epochs'?"),

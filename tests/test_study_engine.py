@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from study_cases import BLOBS, changed
 from thalweg import cli
@@ -62,6 +63,19 @@ def test_one_process_and_several_find_the_same(tmp_path):
         }
         found.append(outcomes(trials(seeds=1), store))
     assert found[0] == found[1]
+
+
+def test_processes_wait_for_more_until_the_engine_is_closed(store):
+    engine, which = Engine(jobs=2), trials(seeds=1)
+    assert len([*engine.run(which[:2], store)]) == 2
+    waiting = {*get_reusable_executor(reuse=True)._processes}
+    assert len([*engine.run(which, store)]) == 4
+    assert {*get_reusable_executor(reuse=True)._processes} == waiting
+    engine.close()
+    for pid in waiting:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert len([*engine.run(which, store)]) == 4, "it can be used again"
 
 
 def test_workers_have_one_thread(store):

@@ -94,6 +94,7 @@ def compare(arguments: argparse.Namespace) -> int:
     for run in terminal.follow(study, study.iterate(), console):
         for tracker in trackers:
             tracker(study, run)
+    engine.close()
     findings = study.findings()
     written = report.write(study.store.folder, findings)
     console.print("", terminal.table(findings), "", sep="\n")

@@ -98,6 +98,11 @@ class Engine:
             if len(left) == before:  # another process has all that is left
                 time.sleep(PATIENCE)
 
+    def close(self) -> None:
+        """Ends the local processes, which else wait for more; at once, for they have nothing to tidy up."""
+        if self.name == "local":
+            get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+
     def _local(self, trials: list[Trial], store: Store) -> Iterator[tuple[str, Run | None]]:
         """One pass in this process or its children, which write the records themselves."""
         store = Store(store.folder.absolute())  # a child may be older than our way to its folder

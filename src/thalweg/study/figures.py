@@ -50,12 +50,8 @@ STYLE: Any = {
 }
 
 
-def save(path: Path, pictures: Sequence[Chart], looks: Mapping[str, Look], title: str) -> None:
-    """Writes all charts as one picture; the file's ending chooses the format.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+def together(pictures: Sequence[Chart], looks: Mapping[str, Look], title: str) -> Figure:
+    """All charts as one picture."""
     columns = min(2, max(1, len(pictures)))
     rows = max(1, math.ceil(len(pictures) / columns))
     names = dict.fromkeys(line.name for chart in pictures for line in chart.lines if line.name in looks)
@@ -77,6 +73,16 @@ def save(path: Path, pictures: Sequence[Chart], looks: Mapping[str, Look], title
         if handles:
             columns = max(1, min(4 * columns, 120 // max(12, *map(len, shown))))
             figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture; the file's ending chooses the format.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with matplotlib.rc_context(STYLE):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from thalweg.study import advice, charts, figures, interactive, tables, words
 from thalweg.study.charts import Chart, Look
@@ -126,10 +127,11 @@ def write(folder: Path, *findings: Findings) -> Written:
     """
     report = _report(findings)
     written = Written(*(folder / n for n in ("report.html", "curves.png", "curves.svg", "summary.md")))
+    picture = lru_cache(partial(_picture, report))
     steps: tuple[Callable[[Path], object], ...] = (
         lambda path: path.write_text(_html(report), encoding="utf-8"),
-        partial(_draw, report),
-        partial(_draw, report),
+        lambda path: figures.save(picture(), path),
+        lambda path: figures.save(picture(), path),
         lambda path: path.write_text(_markdown(report), encoding="utf-8"),
     )
     for path, step in zip(written, steps, strict=True):
@@ -310,20 +312,19 @@ def _html(report: Report) -> str:
 # -- as pictures, and as Markdown -----------------------------------------------------------------
 
 
-def _draw(report: Report, path: Path) -> None:
+def _picture(report: Report) -> Figure:
     """One picture: everything of one study; of several, what they are compared by."""
     if len(report.sections) == 1:
         seeds = report.sections[0].findings.seeds
         title = f"{report.title}: medians over {seeds} seed{'s' if seeds != 1 else ''}"
-        figures.save(path, report.sections[0].charts, report.looks, title)
-        return
+        return figures.together(report.sections[0].charts, report.looks, title)
     several = [
         replace(chart, title=f"{section.label}: {chart.title[:1].lower()}{chart.title[1:]}")
         for section in report.sections
         for chart in section.charts
         if chart.key in ("val_loss", "sensitivity")
     ]
-    figures.save(path, [*report.charts, *several], report.looks, report.title)
+    return figures.together([*report.charts, *several], report.looks, report.title)
 
 
 def _markdown(report: Report) -> str:

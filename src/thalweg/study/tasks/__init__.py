@@ -51,5 +51,7 @@ def get(name: str, folder: Path | None = None) -> Task:
     known = {key.replace("-", ""): make for key, make in TASKS.items()}
     make = known.get(name.lower().replace("-", "").replace("_", "").replace(" ", ""))
     if make is None:
-        raise StudyError(f"no task is named {name!r}; {nearest(name, TASKS)}, or a file: my_task.py:task")
+        raise StudyError(
+            f"no task is named {name!r}, nor is it a file such as my_task.py:task; {nearest(name, TASKS)}"
+        )
     return make(folder)
