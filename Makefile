@@ -36,6 +36,7 @@ bench: .venv/test  ## the figures of the README: needs a quiet machine
 	$(BIN)/python benchmarks/jax_step.py
 	$(BIN)/python benchmarks/paths.py
 	$(BIN)/python benchmarks/play.py
+	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/compare.py
 
 clean:  ## remove what was installed and cached here
