@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,15 @@ def test_half_decades_lie_around_the_middle_of_the_search_range():
     assert proposers.half_decades(adam, 5) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
     assert proposers.half_decades(Contestant("sgd").space["lr"], 3) == [0.0316, 0.1, 0.316]
     assert proposers.half_decades(adam, 9)[::8] == [1e-4, 1.0]
+
+
+def test_the_slow_have_their_turn_first_seed_by_seed():
+    own = Contestant(torch.optim.Rprop, name="own", fixed={"lr": 0.1})
+    asked = plan.make(BLOBS, ["sgd", own, "momentum", "adam"], lr=[0.1], seeds=2)
+    turns = [(t.contestant.name, t.seed - plan.FRESH) for t in asked.next_trials({})]
+    assert turns == [(name, seed) for seed in (0, 1) for name in ("own", "adam", "momentum", "sgd")]
+    varied = plan.make(BLOBS, "sgd", vary={"batch_size": [64, 16, 32]}, lr=[0.1], seeds=1)
+    assert [t.batch_size for t in varied.next_trials({})] == [16, 32, 64], "small batches take more steps"
 
 
 def test_every_contestant_has_the_same_budget_and_its_winner_fresh_seeds():

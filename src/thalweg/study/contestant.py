@@ -176,6 +176,11 @@ class Contestant:
         return Setting(self, {**self.defaults, **hyperparameters}, total_steps, batch_size)
 
     @cached_property
+    def cost(self) -> float:
+        """Bytes that a step moves for each entry, which tells the slow from the quick; where unknown, inf."""
+        return thalweg.trace(self.rule).bytes_per_entry() if self.rule else math.inf
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What tells this optimizer's arithmetic from any other's, as JSON has it."""
         if self.rule:

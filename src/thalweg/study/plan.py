@@ -163,7 +163,7 @@ class Known:
 
     Attributes:
         trials: all trials that the results so far call for, done or not.
-        missing: those that are not done, each once, a seed of all contestants after the other.
+        missing: those that are not done, each once, in the order of their turns.
         winners: each contestant's best setting by name, once its search is through; None where every
             setting failed.
     """
@@ -220,7 +220,7 @@ class Plan:
                 if math.isfinite(best[1]):
                     trials += self._trials(contestant, best[0], "final")
         missing = {trial.id: trial for trial in trials if trial.id not in results}
-        return Known(tuple(trials), tuple(sorted(missing.values(), key=lambda trial: trial.seed)), winners)
+        return Known(tuple(trials), tuple(sorted(missing.values(), key=_turn)), winners)
 
     @property
     def total(self) -> int:
@@ -308,6 +308,11 @@ class Plan:
         if left <= 0:
             return []
         return proposers.get(self.proposer)(contestant, tried, left, self.task.seed)
+
+
+def _turn(trial: Trial) -> tuple[int, int, float]:
+    """A seed of all contestants after the other; of them the slow ones first, lest all wait for one."""
+    return trial.seed, trial.batch_size, -trial.contestant.cost
 
 
 def score(trials: Iterable[Trial], results: Mapping[str, Run]) -> float:
