@@ -335,7 +335,7 @@ def test_ray_runs_the_same_plan(tmp_path):
         text=True,
         timeout=120,
     )
-    assert answer.stdout.split()[-2:] == ["4", "4"], answer.stderr
+    assert "4 4" in answer.stdout.splitlines(), answer.stderr  # Ray may have more to say
     here = Store(tmp_path / "here")
     here.open()
     run(here, trials(seeds=1), jobs=1)
