@@ -121,11 +121,19 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
     try:
-        return getattr(import_module(f"thalweg.{_LAZY[name]}"), name)
+        module = import_module(f"thalweg.{_LAZY[name]}")
+        if _LAZY[name] == "following":
+            module.Path.picture = staticmethod(_picture)
+        return getattr(module, name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("thalweg"):
             raise
         raise ImportError(f"thalweg.{name} needs {error.name}: pip install 'thalweg[study]'") from error
+
+
+def _picture(path: Path) -> str:
+    picture: str = import_module("thalweg.plot").inline(path)
+    return picture
 
 
 def __dir__() -> list[str]:

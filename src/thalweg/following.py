@@ -6,12 +6,11 @@
 What runs is the Program that every front end runs, over arrays of paths.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -143,13 +142,14 @@ class Path:
         """Whether a path was lost: (…)."""
         return np.asarray(self.diverged_at >= 0)
 
+    # What makes one path a picture; set by the front door, which knows who draws. Paths do not.
+    picture: ClassVar[Callable[["Path"], str] | None] = None
+
     def _repr_html_(self) -> str | None:
         """One path as a picture, in a notebook; None for many, or without matplotlib."""
-        if self.shape or find_spec("matplotlib") is None:
+        if self.shape or Path.picture is None or find_spec("matplotlib") is None:
             return None
-        # By name: what draws paths knows them, not they it.
-        picture: str = import_module("thalweg.plot").inline(self)
-        return picture
+        return Path.picture(self)
 
     def __getitem__(self, index: Any) -> "Path":
         """One of many paths, or some: `many[3]`, `many[:, 0]`."""
