@@ -84,6 +84,16 @@ def test_moving_a_hyperparameter_moves_the_path_and_the_link_brings_it_back(open
     assert picture(again) == picture(page)
 
 
+def test_what_is_open_stays_open_when_another_optimizer_goes(opened):
+    page = opened()
+    details = page.locator("#optimizers details")
+    expect(details).to_have_count(4)
+    details.nth(1).locator("summary").click()
+    page.get_by_role("button", name="Remove SGD").click()
+    expect(details).to_have_count(3)
+    assert [one.evaluate("one => one.open") for one in details.all()] == [True, False, False]
+
+
 def test_the_start_is_dragged_and_moved_by_keys(opened):
     page = opened()
     handle = page.get_by_role("button", name="Start: x −7")

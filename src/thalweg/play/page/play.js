@@ -1,7 +1,9 @@
 // The playground: one state, kept in the address; the server follows the optimizers, this page draws them.
 
-import { Curves, dark, Stage, unpacked } from "./draw.js";
+import { dark, unpacked } from "./canvas.js";
+import { Curves } from "./curves.js";
 import { Space } from "./space.js";
+import { Stage } from "./stage.js";
 import { fill, languageMenu, loadWords, number, say, translated } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -86,7 +88,6 @@ async function refresh() {
 }
 
 function readable(path, i) {
-  const looks = catalogue.looks;
   const entry = state.optimizers[i] ?? {};
   for (const one of Object.values(path.series)) one.numbers = unpacked(one.numbers);
   const points = unpacked(path.points);
@@ -94,9 +95,14 @@ function readable(path, i) {
   return {
     ...path, points, entry, values: unpacked(path.values),
     series: { ...path.series, points: { symbol: "θ", entries: n, numbers: points } },
-    colour: looks[dark.matches ? "dark" : "light"][i % 8],
-    dash: looks.dashes[i % looks.dashes.length],
+    ...look(i),
   };
+}
+
+// The colour and dashes of the optimizer at a place, on the page as it is.
+function look(i) {
+  const { dashes, [dark.matches ? "dark" : "light"]: colours } = catalogue.looks;
+  return { colour: colours[i % colours.length], dash: dashes[i % dashes.length] };
 }
 
 const longest = () => Math.max(1, ...paths.map((path) => path.steps));
@@ -233,6 +239,9 @@ function card(entry, i) {
   const remove = made("button", { type: "button", className: "remove", textContent: "✕", ariaLabel: say("remove", { name: method(entry.method).title }) });
   remove.addEventListener("click", () => {
     state.optimizers.splice(i, 1);
+    const others = [...open].filter((j) => j !== i).map((j) => (j > i ? j - 1 : j));
+    open.clear();
+    others.forEach((j) => open.add(j));
     changedOptimizers();
     $("add").focus();
   });
@@ -265,14 +274,13 @@ function changedOptimizers(focus) {
 }
 
 function keyLine(i) {
-  const looks = catalogue.looks;
+  const { colour, dash } = look(i);
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 34 8");
   svg.setAttribute("aria-hidden", "true");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const all = { x1: 0, y1: 4, x2: 34, y2: 4, "stroke-width": 4, stroke: looks[dark.matches ? "dark" : "light"][i % 8] };
-  const dash = looks.dashes[i % looks.dashes.length].join(" ");
-  for (const [name, value] of Object.entries(dash ? { ...all, "stroke-dasharray": dash } : all)) line.setAttribute(name, value);
+  const all = { x1: 0, y1: 4, x2: 34, y2: 4, "stroke-width": 4, stroke: colour, "stroke-dasharray": dash.join(" ") };
+  for (const [name, value] of Object.entries(all)) line.setAttribute(name, value);
   svg.append(line);
   return svg;
 }
@@ -687,7 +695,7 @@ function listen() {
   };
   new ResizeObserver(redraw).observe($("stage"));
   dark.addEventListener("change", () => {
-    paths.forEach((path, i) => (path.colour = catalogue.looks[dark.matches ? "dark" : "light"][i % 8]));
+    paths.forEach((path, i) => Object.assign(path, look(i)));
     showOptimizers();
     show();
     redraw();

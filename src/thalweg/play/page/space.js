@@ -1,6 +1,6 @@
 // The surface in three dimensions, by plotly.js, which is fetched when it is first asked for.
 
-import { levelsOf, LEVELS } from "./draw.js";
+import { levelsOf, LEVELS } from "./stage.js";
 import { say } from "./words.js";
 
 let loading;
