@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench format clean
+.PHONY: help demo test fuzz lint types docs bench format clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -14,6 +14,9 @@ demo: .venv/demo  ## compare eight optimizers on real digits; says where the rep
 
 test: .venv/test lint types  ## lint, check types, run all tests
 	$(BIN)/python -m pytest -n 2
+
+fuzz: .venv/test  ## many hostile inputs, seeded: files, commands, requests, storage moved between steps
+	$(BIN)/python -m pytest -n 2 tests/fuzz --rounds $(or $(ROUNDS),2000) --seed $(or $(SEED),0)
 
 lint: .venv/test  ## ruff
 	$(BIN)/ruff check

@@ -17,6 +17,11 @@ hypothesis.settings.load_profile("suite")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=40, help="how many hostile inputs a fuzz test tries (40)")
+    parser.addoption("--seed", type=int, default=0, help="which hostile inputs those are (0)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # One folder for all workers, kept between runs: each kernel is compiled once.
     cache = getattr(config, "cache", None)  # there is none under -p no:cacheprovider
