@@ -36,7 +36,8 @@ from helpers import (
 )
 from thalweg import Rule, trace
 from thalweg.kernels import cpu, memory, threads
-from thalweg.kernels.cpu import CHUNK, Batch, step_kernel
+from thalweg.kernels.cache import step_kernel
+from thalweg.kernels.cpu import CHUNK, Batch
 from thalweg.kernels.threads import FROM_WITH_POOL, worthwhile_from
 from thalweg.ops import clip, maximum, minimum, sign, where
 from thalweg.sources import cpu_source
@@ -364,7 +365,7 @@ def test_threads_settings_are_left_as_they_were() -> None:
 
 STEP = """
 import sys, numpy as np, thalweg
-from thalweg.kernels.cpu import cache_dir
+from thalweg.kernels.cache import cache_dir
 from thalweg.numpy import Optimizer
 class Functions(thalweg.Rule, register=False):
     def update(self, g, m=0):
