@@ -351,7 +351,7 @@ def test_what_thalweg_jax_does_not_tell_is_asked_for() -> None:
     state = thalweg.jax.amsgrad(lambda count: 0.1).init(params)
     with pytest.raises(convert.Refused, match="does not hold the lr of amsgrad: give lr="):
         convert.state(state, source="thalweg.jax", target="torch", rule="amsgrad")
-    with pytest.raises(convert.Refused, match="slots m, v, v_max; adam in this form has m, v"):
+    with pytest.raises(convert.Refused, match="slots mu, nu, nu_max; adam in this form has mu, nu"):
         convert.state(state, source="thalweg.jax", target="torch", rule="adam", lr=0.1)
     with pytest.raises(convert.Refused, match=r"holds 0 states of thalweg.jax"):
         convert.state(params, source="thalweg.jax", target="torch", rule="adam", lr=0.1)

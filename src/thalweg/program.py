@@ -94,7 +94,8 @@ class Program:
 
         Args:
             namespace: the library's functions by the names that `thalweg.ops` has; arithmetic is left to
-                the operators of its arrays. What depends on numbers alone is computed as numbers.
+                the operators of its arrays, but for what stands here ("mul"). What depends on numbers alone
+                is computed as numbers.
 
         Returns:
             a function to be called by keyword with `t`, `g`, `p`, `norm`, `global_norm`, every slot and
@@ -115,8 +116,9 @@ class Program:
     ) -> Callable[..., Any]:
         arguments = ("t", "g", "p", "norm", "global_norm", *self.slots, *self.scalar_slots)
         head = f"def {name}(*, {', '.join((*arguments, *self.hyperparameters))}):"
-        body = [f"    {line.name} = {to_python(line.value, functions=_HOST)}" for line in lines]
-        out = "".join(f"{to_python(value, functions=_HOST)}, " for value in results)
+        calls = (*_HOST, *namespace)
+        body = [f"    {line.name} = {to_python(line.value, functions=calls)}" for line in lines]
+        out = "".join(f"{to_python(value, functions=calls)}, " for value in results)
         source = "\n".join([head, *body, f"    return ({out})", ""])
         return self._compiled(name, source, {op: _on_arrays(op, namespace.get(op)) for op in OPERATIONS})
 

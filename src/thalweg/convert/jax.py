@@ -4,6 +4,7 @@ A path is the keys on the way to a leaf with "/" between, such as "0/mu/dense/ke
 file that holds its leaves by path are read alike.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import thalweg.jax
 from thalweg.convert.forms import fitted, flags_in
 from thalweg.convert.names import shapes_of
 from thalweg.convert.parts import (
@@ -33,11 +35,12 @@ from thalweg.convert.parts import (
 )
 from thalweg.dialects import SPELLINGS
 from thalweg.jax import State, optimizer
+from thalweg.jax.names import FIELDS, STATES, arguments_of, slots_of
 from thalweg.program import trace
 from thalweg.registry import find
 from thalweg.rule import Rule
 from thalweg.rules import AdaBelief, Adadelta, Adam, AdaMax, Adan, Lion, Momentum, Nadam, Nesterov, RMSprop
-from thalweg.statefile import Arrays
+from thalweg.statefile import Arrays, apart
 from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
 
 Leaves = dict[str, Any]
@@ -50,39 +53,6 @@ _LACKING = {
     L2: ("adds an L2 penalty to the gradient", "add_decayed_weights(λ)"),
     Maximize: ("goes up the gradient", "scale(-1.0)"),
     SkipNonFinite: ("skips steps that are not finite", "apply_if_finite"),
-}
-# The states of optax by rule: the fields of each, with the rule's slot where a field holds one; "-" for
-# its negative.
-_ADAM = {"count": "", "mu": "m", "nu": "v"}
-_FIELDS: dict[str, list[dict[str, str]]] = {
-    "SGD": [],
-    "Momentum": [{"trace": "b"}],
-    "Nesterov": [{"trace": "b"}],
-    "Adagrad": [{"sum_of_squares": "s"}],
-    "RMSprop": [{"nu": "v"}, {"mu": "mean", "nu": "v"}, {"trace": "-b"}],
-    "Adadelta": [{"e_g": "v", "e_x": "u"}],
-    "Adam": [_ADAM],
-    "AMSGrad": [{**_ADAM, "nu_max": "v_max"}],
-    "AdaMax": [{"count": "", "mu": "m", "nu": "u"}],
-    "Nadam": [_ADAM],
-    "RAdam": [_ADAM],
-    "AdaBelief": [{"count": "", "mu": "m", "nu": "s"}],
-    "Adan": [{"m": "m", "v": "v", "n": "n", "g": "g_last", "t": ""}],
-    "Lion": [{"count": "", "mu": "m"}],
-}
-_ARGUMENTS = {
-    "lr": "learning_rate",
-    "beta_1": "b1",
-    "beta_2": "b2",
-    "beta_3": "b3",
-    "epsilon": "eps",
-    "epsilon_root": "eps_root",
-    "momentum": "momentum",
-}
-_ARGUMENTS_OF = {
-    "RMSprop": {"rho": "decay", "initial_accumulator": "initial_scale"},
-    "Adadelta": {"rho": "rho"},
-    "Adagrad": {"initial_accumulator": "initial_accumulator_value"},
 }
 
 
@@ -185,17 +155,17 @@ def _read_own(leaves: Leaves, source: Source) -> Run:
     if len(found) != 1:
         raise Refused(f"the tree holds {len(found)} states of thalweg.jax; give the one that is meant")
     (prefix,) = found
-    values = {k: number(v) for k, v in _below(leaves, _join(prefix, "hyperparameters")).items()}
-    own = source.rule_with(values, "lr")
-    program = trace(own)
+    given = {k: number(v) for k, v in _below(leaves, _join(prefix, "hyperparameters")).items()}
+    own = source.rule_with({FIELDS.get(k, k): v for k, v in given.items()}, "lr")
+    names = slots_of(type(apart(own)[1]), trace(own).slots)
     slots: dict[str, Arrays] = {}
-    for slot in program.slots:
-        slots[slot] = {k: array(v) for k, v in _below(leaves, _join(prefix, "slots", slot)).items()}
+    for slot, name in names.items():
+        slots[slot] = {k: array(v) for k, v in _below(leaves, _join(prefix, "slots", name)).items()}
     has = {s for s in _children(leaves).get(_join(prefix, "slots"), set()) if s}
-    if has and has != {*program.slots}:
+    if has and has != {*names.values()}:
         raise Refused(
             f"the state has the slots {', '.join(sorted(has))}; {own.name} in this form has "
-            f"{', '.join(program.slots)}: give its rule as a rule, with its flags, as rule="
+            f"{', '.join(names.values())}: give its rule as a rule, with its flags, as rule="
         )
     scalars = {s: number(v) for s, v in _below(leaves, _join(prefix, "scalars")).items()}
     run = Run("jax")
@@ -258,10 +228,7 @@ def _renamed(values: Mapping[str, float], rule: type[Rule] | None) -> dict[str, 
     if rule is AdaBelief:  # its two ε are one in the paper
         as_ever["eps_root"] = values.get("eps", 0.0)
     values = {k: v for k, v in values.items() if as_ever.get(k) != v}
-    words = {argument: field for field, argument in _ARGUMENTS.items()}
-    for more in _ARGUMENTS_OF.values():
-        words |= {argument: field for field, argument in more.items()}
-    return {words.get(k, k): v for k, v in values.items()}
+    return {FIELDS.get(k, k): v for k, v in values.items()}
 
 
 def _check_form(core: Rule) -> None:
@@ -283,7 +250,7 @@ def _check_form(core: Rule) -> None:
 
 def _states_of(core: Rule) -> list[dict[str, str]]:
     """The fields of the states of optax that the rule has in its form."""
-    states = _FIELDS[type(core).__name__]
+    states = STATES[type(core).__name__]
     if isinstance(core, RMSprop):
         plain, centered, velocity = states
         return [centered if core.centered else plain, *([velocity] if core.momentum is not None else [])]
@@ -360,7 +327,7 @@ def _spelled(run: Run, part: Part, target: Target) -> tuple[Part, Rule, str, dic
     if decay and decays and isinstance(core, Adam | AdaMax | Nadam):
         kind += "w"
     body = Anatomy(part.rule, decay if decays else 0.0, (L2(l2),) if l2 else ())
-    return part, body.assembled(), kind, _arguments(body, l2)
+    return part, body.assembled(), kind, _arguments(body, kind, l2)
 
 
 def _words(link: Any, kind: str) -> str:
@@ -368,10 +335,11 @@ def _words(link: Any, kind: str) -> str:
     return f"the source {does}, {kind} does not; put optax.{remedy} before it with optax.chain"
 
 
-def _arguments(body: Anatomy, l2: float) -> dict[str, Any]:
+def _arguments(body: Anatomy, kind: str, l2: float) -> dict[str, Any]:
     core = body.core
-    words = {**_ARGUMENTS, **_ARGUMENTS_OF.get(type(core).__name__, {})}
-    found = {words[k]: v for k, v in core.values.items() if k in words}
+    words = arguments_of(type(core), core.values)
+    taken = inspect.signature(getattr(thalweg.jax, kind.removeprefix("optax."))).parameters
+    found = {words[k]: v for k, v in core.values.items() if words[k] in taken}
     found = {k: _counted_from_0(v) if callable(v) else v for k, v in found.items()}
     if isinstance(core, Nesterov):
         found["nesterov"] = True
@@ -402,8 +370,9 @@ def _to_optax(part: Part, empty: Leaves) -> Leaves:
 
 def _to_own(part: Part, empty: Leaves) -> Leaves:
     new: Leaves = {"count": jnp.asarray(part.t, jnp.int32)}
+    names = slots_of(type(apart(part.rule)[1]), part.slots)
     for slot, arrays in part.slots.items():
-        new |= {_join("slots", slot, key): jnp.asarray(a) for key, a in arrays.items()}
+        new |= {_join("slots", names[slot], key): jnp.asarray(a) for key, a in arrays.items()}
     for slot, value in scalar_slots(part).items():
         path = _join("scalars", slot)
         new[path] = jnp.asarray(value, empty[path].dtype)

@@ -27,7 +27,8 @@ Optax's name follows Optax: it counts the steps taken, from 0; those of `thalweg
 everywhere, and so does every schedule inside a rule. They must be traceable: `jnp.where`, not `if`.
 
 Arithmetic is in float32, in float64 where a parameter or gradient is float64; state has the parameter's
-dtype, an update its gradient's.
+dtype, an update its gradient's. Complex parameters are updated as in Optax where that is clear, and else
+refused.
 """
 
 try:

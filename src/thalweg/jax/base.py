@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from thalweg import ops, registry
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
+from thalweg.jax.names import COMPLEX, FIELDS, arguments_of, slots_of
 from thalweg.program import Program, trace
 from thalweg.rule import Rule
+from thalweg.statefile import apart
 
 Tree: TypeAlias = Any
 Value: TypeAlias = float | jax.Array | Callable[[Any], Any]
@@ -35,9 +37,12 @@ GradientTransformation: TypeAlias = _Transformation
 class State(NamedTuple):
     """All that an optimizer carries from step to step.
 
+    Names are Optax's where it has one, so that `optax.tree.get(state, "mu")` and `optax.tree.set(state,
+    learning_rate=0.01)` find them.
+
     Attributes:
         count: number of steps taken, int32.
-        hyperparameters: the value of each that was given as a number, by its name in Thalweg.
+        hyperparameters: the value of each that was given as a number.
         slots: each state slot: a tree like the parameters.
         scalars: each slot that is one number for the whole model.
     """
@@ -85,27 +90,38 @@ def with_hyperparameters(state: Tree, **values: float | jax.Array) -> Tree:
 
     Args:
         state: a `State`, or a tree that holds some, as `optax.chain` makes it: all with that name change.
-        values: numbers by the names in `State.hyperparameters`; where the state was made under `jax.vmap`,
-            one number for all, or an array with one for each.
+        values: numbers by the names in `State.hyperparameters`, or by the rule's own (`lr`, `beta_1`); where
+            the state was made under `jax.vmap`, one number for all, or an array with one for each.
 
     Raises:
         UnknownHyperparameterError: no state has it; schedules and arrays given to the optimizer are in none.
         ValueError: a value outside its admissible range, or of another shape.
     """
     states = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
-    known = sorted({name for s in states for name in s.hyperparameters})
-    for name, value in values.items():
-        if name not in known:
-            raise UnknownHyperparameterError("the optimizer's state", name, known)
-        _check_range(name, value)
+    known = sorted({word for s in states for name in s.hyperparameters for word in _words(name)})
+    for word, value in values.items():
+        if word not in known:
+            raise UnknownHyperparameterError("the optimizer's state", word, known)
+        _check_range(FIELDS.get(word, word), value)
 
     def changed(s: Tree) -> Tree:
         if not _is_state(s):
             return s
-        new = {k: _in_place_of(old, values[k], k) for k, old in s.hyperparameters.items() if k in values}
+        new: dict[str, jax.Array] = {}
+        for name, old in s.hyperparameters.items():
+            given = [word for word in _words(name) if word in values]
+            if len(given) > 1:
+                raise TypeError(f"{' and '.join(given)} are the same; give one")
+            if given:
+                new[name] = _in_place_of(old, values[given[0]], given[0])
         return s._replace(hyperparameters=s.hyperparameters | new)
 
     return jax.tree.map(changed, state, is_leaf=_is_state)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """What a hyperparameter of a state may be called: by Optax's name for it, and by the rule's own."""
+    return tuple(dict.fromkeys((name, FIELDS.get(name, name))))
 
 
 def _is_state(x: Any) -> bool:
@@ -135,8 +151,14 @@ def _in_place_of(old: Any, value: Any, name: str) -> jax.Array:
 # The count stays there.
 _LAST = 2**31 - 1
 
-# What programs call by the names of `thalweg.ops`; arithmetic is left to operators.
-_FUNCTIONS = {name: getattr(jnp, name) for name in ops.__all__}
+
+def _product(a: Any, b: Any) -> Any:
+    """a·b, and |a|² for the square of a complex number, as Optax has it."""
+    return jnp.real(a) ** 2 + jnp.imag(a) ** 2 if a is b and jnp.iscomplexobj(a) else a * b
+
+
+# What programs call by the names of `thalweg.ops`, and products; other arithmetic is left to operators.
+_FUNCTIONS = {name: getattr(jnp, name) for name in ops.__all__} | {"mul": _product}
 
 
 @cache
@@ -152,10 +174,13 @@ def _step_of(program: Program) -> Callable[..., tuple[jax.Array, dict[str, Any],
     ) -> Any:
         inputs = {"t": t, "g": g, "p": p, "norm": norm, "global_norm": global_norm}
         dtype = _computed_in((g, p, slots))
-        in_dtype = jax.tree.map(lambda x: jnp.asarray(x, dtype), {**inputs, **slots, **scalars, **values})
-        change, *new = function(**in_dtype)
+        given = {**inputs, **slots, **scalars, **values}
+        change, *new = function(**jax.tree.map(lambda x: _wide(x, dtype), given))
 
         def stored_as(old: Any, x: Any) -> jax.Array:
+            x = (
+                x if jnp.iscomplexobj(old) else jnp.real(x)
+            )  # a moment may be complex where its gradient is not
             return jnp.broadcast_to(jnp.asarray(x, old.dtype), old.shape)
 
         new_slots = {slot: stored_as(slots[slot], new.pop(0)) for slot in program.slots}
@@ -165,9 +190,15 @@ def _step_of(program: Program) -> Callable[..., tuple[jax.Array, dict[str, Any],
 
 
 def _computed_in(tree: Tree) -> Any:
-    """float64 where a leaf is, else float32."""
-    wide = any(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(tree))
+    """float64 where a leaf is, or is a pair of them, else float32."""
+    wide = any(jnp.result_type(x) in (jnp.float64, jnp.complex128) for x in jax.tree.leaves(tree))
     return jnp.float64 if wide else jnp.float32
+
+
+def _wide(x: Any, dtype: Any) -> jax.Array:
+    """An array in floats of a type, or in pairs of them where it is complex."""
+    pairs = jnp.complex128 if dtype == jnp.float64 else jnp.complex64
+    return jnp.asarray(x, pairs if jnp.iscomplexobj(x) else dtype)
 
 
 def transformation(
@@ -194,17 +225,17 @@ class _Lifted:
         self.rule, self.dtypes, self.decay_mask = rule, dtypes, decay_mask
         self.program = trace(rule)
         self.step = _step_of(self.program)
+        self.treatments, self.core = apart(rule)
+        # Optax's names, under which the state has them.
+        self.arguments = arguments_of(type(self.core), rule.values)
+        self.slots = slots_of(type(self.core), self.program.slots)
         self.numbers = {name: value for name, value in rule.values.items() if not callable(value)}
         self.schedules = {name: value for name, value in rule.values.items() if callable(value)}
 
     def init(self, params: Tree) -> State:
         """The state before the first step."""
         for path, p in jax.tree_util.tree_leaves_with_path(params):
-            if not jnp.issubdtype(jnp.result_type(p), jnp.floating):
-                raise TypeError(
-                    f"params{jax.tree_util.keystr(path)} is {jnp.result_type(p)}; "
-                    f"{self.rule.name} updates real floating-point parameters, others are to be masked"
-                )
+            self._check_dtype(f"params{jax.tree_util.keystr(path)}", jnp.result_type(p))
         dtype = _computed_in(params)
         values = self.numbers | self.scheduled(1, dtype)
         initial = {slot: values[x] if isinstance(x, str) else x for slot, x in self.rule.slots.items()}
@@ -217,8 +248,8 @@ class _Lifted:
 
         return State(
             count=jnp.zeros((), jnp.int32),
-            hyperparameters={name: jnp.asarray(value, dtype) for name, value in self.numbers.items()},
-            slots={slot: filled(slot) for slot in self.program.slots},
+            hyperparameters={self.arguments[k]: jnp.asarray(v, dtype) for k, v in self.numbers.items()},
+            slots={name: filled(slot) for slot, name in self.slots.items()},
             scalars={slot: jnp.asarray(initial[slot], dtype) for slot in self.program.scalar_slots},
         )
 
@@ -238,14 +269,14 @@ class _Lifted:
         leaves, tree = _flatten(updates)
         grads = [jnp.asarray(g) for g in leaves]
         ps = tree.flatten_up_to(params) if needs_p else [None] * len(grads)
-        slots = {slot: tree.flatten_up_to(values) for slot, values in state.slots.items()}
+        slots = {slot: tree.flatten_up_to(state.slots[name]) for slot, name in self.slots.items()}
         dtype = _computed_in((grads, ps, slots))
 
         count = jnp.asarray(state.count)
         t = jnp.where(count < _LAST, count + 1, count)
         # A Python number, put there by hand, becomes what the state had.
         held = {name: jnp.asarray(x, jnp.result_type(x)) for name, x in state.hyperparameters.items()}
-        values = held | self.scheduled(t, dtype)
+        values = {name: held[self.arguments[name]] for name in self.numbers} | self.scheduled(t, dtype)
         undecayed = values | {name: 0.0 for name in ("weight_decay", "l2") if name in values}
         norms, global_norm = self._norms(grads, dtype)
 
@@ -264,7 +295,7 @@ class _Lifted:
             scalars = {slot: jnp.asarray(x, scalars[slot].dtype) for slot, x in next_scalars.items()}
 
         result = tree.unflatten(changes)
-        after = {slot: tree.unflatten([new[slot] for new in new_slots]) for slot in slots}
+        after = {name: tree.unflatten([new[slot] for new in new_slots]) for slot, name in self.slots.items()}
         if self.rule.guarded:
             finite = jnp.all(jnp.asarray([jnp.all(jnp.isfinite(g)) for g in grads]))
 
@@ -285,7 +316,7 @@ class _Lifted:
         """The norm of each gradient and of all, where the rule asks for one."""
         if not {"norm", "global_norm"} & {*self.rule.inputs}:
             return [None] * len(grads), None
-        squares = [jnp.sum(jnp.square(jnp.asarray(g, dtype))) for g in grads]
+        squares = [jnp.sum(_product(g, g)) for g in (_wide(g, dtype) for g in grads)]
         return [jnp.sqrt(s) for s in squares], jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
 
     def _decays(self, updates: Tree, tree: Any) -> list[bool]:
@@ -296,8 +327,30 @@ class _Lifted:
         whole = jax.tree.map(lambda decays, part: jax.tree.map(lambda _: decays, part), mask, updates)
         return list(tree.flatten_up_to(whole))
 
+    def _check_dtype(self, what: str, dtype: Any) -> None:
+        """Refuse a parameter that the rule does not update."""
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            unclear = [link for link in (*self.treatments, self.core) if type(link).__name__ not in COMPLEX]
+            if unclear:
+                raise TypeError(
+                    f"{what} is {dtype}, and there is no agreed {type(unclear[0]).__name__} of complex "
+                    "numbers: optax.contrib.split_real_and_imaginary(optimizer) steps their two parts"
+                )
+            for slot, own in self.dtypes.items():
+                if own and not jnp.issubdtype(own, jnp.complexfloating):
+                    raise TypeError(
+                        f"{what} is {dtype}, whose {self.slots.get(slot, slot)} would lose its imaginary "
+                        f"part in {jnp.dtype(own)}: give a complex type"
+                    )
+        elif not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{what} is {dtype}; {self.rule.name} updates floating-point and complex parameters, others "
+                "are to be masked (optax.masked)"
+            )
+
     def _check(self, state: Any) -> None:
-        wanted = [{*self.numbers}, {*self.program.slots}, {*self.program.scalar_slots}]
+        numbers = {self.arguments[name] for name in self.numbers}
+        wanted = [numbers, {*self.slots.values()}, {*self.program.scalar_slots}]
         if not _is_state(state) or [{*part} for part in state[1:]] != wanted:
             names = ", ".join(sorted(set().union(*wanted)))
             found = ", ".join(sorted(set().union(*state[1:]))) if _is_state(state) else type(state).__name__

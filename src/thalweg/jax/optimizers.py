@@ -13,6 +13,7 @@ import jax
 
 from thalweg import registry
 from thalweg.jax.base import GradientTransformation, Mask, Value, constant, transformation
+from thalweg.jax.names import FIELDS
 from thalweg.schedules import Formula
 from thalweg.treatments import L2, DecoupledDecay, Treatment, chain
 
@@ -28,26 +29,6 @@ class _Choice(NamedTuple):
     decay_mask: Mask = None
 
 
-# Optax's arguments as a rule's fields.
-_FIELDS = {
-    "learning_rate": "lr",
-    "b1": "beta_1",
-    "b2": "beta_2",
-    "b3": "beta_3",
-    "eps": "epsilon",
-    "eps_root": "epsilon_root",
-    "decay": "rho",
-    "rho": "rho",
-    "momentum": "momentum",
-    "initial_scale": "initial_accumulator",
-    "initial_accumulator_value": "initial_accumulator",
-    "weight_decay": "weight_decay",
-    "centered": "centered",
-    "eps_in_sqrt": "epsilon_in_root",
-    "nesterov": "nesterov",
-}
-
-
 def _as_optax(choose: Callable[Arguments, _Choice]) -> Callable[Arguments, GradientTransformation]:
     """Make a transformation of the rule that a function of Optax's name and signature chooses.
 
@@ -59,9 +40,12 @@ def _as_optax(choose: Callable[Arguments, _Choice]) -> Callable[Arguments, Gradi
     @wraps(choose)
     def function(*args: Arguments.args, **kwargs: Arguments.kwargs) -> GradientTransformation:
         bound = signature.bind(*args, **kwargs)
-        given = {k: v for k, v in bound.arguments.items() if k in _FIELDS and v is not None}
+        given = {k: v for k, v in bound.arguments.items() if v is not None}
         bound.apply_defaults()
         dialect = bound.arguments["dialect"]
+        choice = choose(*bound.args, **bound.kwargs)
+        known = {*inspect.signature(registry.find(choice.rule)).parameters}
+        given = {k: v for k, v in given.items() if FIELDS.get(k, k) in known}
         for argument, value in given.items():
             default = signature.parameters[argument].default
             if dialect != "optax" and isinstance(value, jax.Array) and default is not inspect.Parameter.empty:
@@ -70,9 +54,7 @@ def _as_optax(choose: Callable[Arguments, _Choice]) -> Callable[Arguments, Gradi
                     "optax.inject_hyperparams passes Optax's defaults as arrays; inject a function of what "
                     f"is to change: lambda learning_rate: {name}(learning_rate, dialect={dialect!r})"
                 )
-        choice = choose(*bound.args, **bound.kwargs)
-        known = {*inspect.signature(registry.find(choice.rule)).parameters}
-        fields = {_FIELDS[k]: _value(v) for k, v in given.items() if _FIELDS[k] in known}
+        fields = {FIELDS.get(k, k): _value(v) for k, v in given.items()}
         rule = registry.get(choice.rule, dialect=dialect, **fields)
         links = [choice.treatment] if choice.treatment else []
         return transformation(chain(*links, rule), choice.dtypes, choice.decay_mask)
