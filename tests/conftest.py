@@ -26,7 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # One folder for all workers, kept between runs: each kernel is compiled once.
     cache = getattr(config, "cache", None)  # there is none under -p no:cacheprovider
     if cache is not None:
-        os.environ.setdefault("THALWEG_CACHE_DIR", str(cache.mkdir("kernels")))
+        kernels = cache.mkdir("kernels")
+        kernels.chmod(0o700)  # whatever the umask: others may not write to where kernels are kept
+        os.environ.setdefault("THALWEG_CACHE_DIR", str(kernels))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -361,82 +360,7 @@ def test_threads_settings_are_left_as_they_were() -> None:
     assert (torch.get_num_threads(), torch.get_num_interop_threads()) == before
 
 
-# -- on disk and among processes -----------------------------------------------------------------
-
-STEP = """
-import sys, numpy as np, thalweg
-from thalweg.kernels.cache import cache_dir
-from thalweg.numpy import Optimizer
-class Functions(thalweg.Rule, register=False):
-    def update(self, g, m=0):
-        from thalweg.ops import exp, log, sign, sqrt, tanh
-        m = exp(tanh(g)) + sqrt(abs(g)) ** 1.5 + log(abs(g)) * sign(g) + m
-        return m, m
-rule = Functions() if "functions" in sys.argv else thalweg.Adam(0.1)
-p = np.full(3, 0.5)
-Optimizer(rule).update(p, np.full(3, 2.0))
-print(p[0], "numba" in sys.modules, cache_dir())
-"""
-FUNCTIONS = 0.5 - (math.exp(math.tanh(2)) + math.sqrt(2) ** 1.5 + math.log(2))
-
-
-def test_a_second_process_finds_the_kernel_on_disk(tmp_path: Path) -> None:
-    cache = str(tmp_path / "deep" / "down")
-    assert output(python(STEP, THALWEG_CACHE_DIR=cache)).split()[1:] == ["True", cache]
-    assert output(python(STEP, THALWEG_CACHE_DIR=cache)).split()[1:] == ["False", cache]
-    (source,) = Path(cache).glob("*.py")
-    assert source.name.startswith("adam_float64_")
-    text = source.read_text()
-    compile(text, str(source), "exec")
-    assert text.startswith('"""adam: one step over chunks of many tensors, generated from the rule.')
-    assert trace(thalweg.Adam()).source("float64") in text
-    assert not [*Path(cache).glob("*.tmp")]
-
-
-def test_machine_code_from_disk_finds_the_functions_it_calls(tmp_path: Path) -> None:
-    for compiles in ("True", "False"):
-        p, compiled, _ = output(python(STEP, "functions", THALWEG_CACHE_DIR=str(tmp_path))).split()
-        assert compiled == compiles
-        assert float(p) == pytest.approx(FUNCTIONS, rel=1e-12)
-
-
-def test_damaged_machine_code_is_made_anew(tmp_path: Path) -> None:
-    wanted = output(python(STEP, THALWEG_CACHE_DIR=str(tmp_path)))
-    (compiled,) = tmp_path.glob("*.o")
-    whole = compiled.read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], b"x" * 99):
-        compiled.write_bytes(damaged)
-        assert output(python(STEP, THALWEG_CACHE_DIR=str(tmp_path))) == wanted
-        assert compiled.read_bytes() == whole
-
-
-def test_a_folder_that_cannot_be_written_is_replaced_with_one_warning(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("in the way")
-    again = STEP + "Optimizer(thalweg.SGD()).update(p, p)\n"
-    done = python(again, THALWEG_CACHE_DIR=str(file / "kernels"))
-    _, compiled, used = output(done).split()
-    assert compiled == "True"
-    assert not used.startswith(str(tmp_path))
-    assert done.stderr.count("RuntimeWarning") == 1
-    assert "THALWEG_CACHE_DIR" in done.stderr
-    assert file.read_text() == "in the way"
-
-
-def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", STEP],
-            env={**os.environ, "THALWEG_CACHE_DIR": str(tmp_path / "kernels")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    ends = [(*p.communicate(timeout=120), p.returncode) for p in processes]
-    assert [code for *_, code in ends] == [0, 0], ends
-    assert output(python(STEP, THALWEG_CACHE_DIR=str(tmp_path / "kernels"))).split()[1] == "False"
+# -- among processes ----------------------------------------------------------------------------
 
 
 def test_changed_source_is_another_kernel() -> None:

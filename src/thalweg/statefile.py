@@ -1,7 +1,9 @@
 """Optimizer state in a file: .npz or .safetensors, never pickle."""
 
+import errno
 import json
-import tempfile
+import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -165,15 +167,28 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of the one at `path` once it is whole."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            yield file  # type: ignore[misc]
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of the one at `path` once it is whole.
+
+    Nothing is left of it otherwise. A link at `path` is replaced; what it leads to stays as it was.
+
+    Args:
+        path: the file.
+        mode: who may read and write it, less the umask.
+
+    Raises:
+        OSError: it cannot be written, or what is there is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "what is there is not a file", str(path))
+    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

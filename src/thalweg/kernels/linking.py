@@ -7,7 +7,7 @@ from typing import Any
 
 # What has been linked must live as long as its functions.
 _linked: list[Any] = []
-# Each attempt has a name of its own: one that failed, on a damaged file, keeps its.
+# What is linked has a name of its own, whatever its symbol.
 _names = itertools.count()
 
 
@@ -35,7 +35,7 @@ def link_object(symbol: str, code: bytes, arguments: int) -> Kernel:
     """The function `symbol` of an object file.
 
     Raises:
-        RuntimeError: the file is damaged or lacks the symbol.
+        RuntimeError: it is no object file for this processor, or lacks the symbol.
     """
     import llvmlite.binding as llvm
 
