@@ -148,7 +148,7 @@ class Learner:
     def evaluate(self, part):
         return {"loss": 1.0}
 
-    def norms(self):
+    def afterwards(self):
         return {"gradient_norm": 1.0, "update_norm": 1.0}
 
 

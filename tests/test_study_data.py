@@ -74,6 +74,69 @@ def test_digits_are_split_once_and_for_all():
     assert counts.min() > 20, "every digit is in every part"
 
 
+def test_every_part_has_its_share_of_every_class():
+    """A class of one in fifty: by chance alone, most splits would leave a part without it."""
+    labels = np.r_[np.zeros(900), np.ones(80), np.full(20, 2)].astype(int)
+    labels = np.random.RandomState(1).permutation(labels)
+    for seed in range(5):
+        found = data.split(1000, (0.8, 0.1, 0.1), seed, labels)
+        assert [len(rows) for rows in found] == [800, 100, 100]
+        assert sorted(np.concatenate(found)) == list(range(1000))
+        for rows, whole in zip(found, (800, 100, 100), strict=True):
+            counts = np.bincount(labels[rows], minlength=3)
+            assert abs(counts - np.array([0.9, 0.08, 0.02]) * whole).max() <= 1.5
+        again = data.split(1000, (0.8, 0.1, 0.1), seed, labels)
+        for rows, same in zip(found, again, strict=True):
+            np.testing.assert_array_equal(rows, same)
+    others = data.split(1000, (0.8, 0.1, 0.1), 7, labels)
+    assert not np.array_equal(found[0], others[0])
+    assert (np.diff(labels[found[1]]) < 0).any(), "examples of a part are in no order"
+
+
+@given(st.lists(st.integers(0, 9), min_size=10, max_size=200), st.integers(0, 99))
+def test_classes_of_any_size_are_split(labels, seed):
+    """With classes of a single example too: nothing is lost, and parts are as large as they are without."""
+    labels = np.array(labels)
+    found = data.split(len(labels), (0.6, 0.2, 0.2), seed, labels)
+    plain = data.split(len(labels), (0.6, 0.2, 0.2), seed)
+    assert [len(rows) for rows in found] == [len(rows) for rows in plain]
+    assert sorted(np.concatenate(found)) == list(range(len(labels)))
+    for label in np.unique(labels):
+        count = (labels == label).sum()
+        for rows, share in zip(found, (0.6, 0.2, 0.2), strict=True):
+            assert abs((labels[rows] == label).sum() - share * count) < 3
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ([0, 1, 1, 0], [0, 1, 1, 0]),
+        ([[0.0], [1.0], [1.0], [1.0]], [0, 1, 1, 1]),
+        ([True, False] * 2, [1, 0] * 2),
+        (np.eye(2)[[0, 1, 1, 0]], [0, 1, 1, 0]),
+        ([0.5, 1.0, 0.0, 0.2], None),
+        ([0, 1, 2, 3], None),
+        ([[1, 0], [0, 1], [1, 0], [0, 1]], None),  # tokens
+        (np.ones((4, 2)), None),
+        (np.ones((4, 2, 2)), None),
+    ],
+)
+def test_classes_are_told_from_other_targets(targets, expected):
+    found = data.classes(targets)
+    assert (found is None) == (expected is None)
+    if expected is not None:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays_of_classes_are_split_by_class_and_numbers_as_they_come():
+    X, y = np.arange(200.0)[:, None], np.r_[np.zeros(180), np.ones(20)].astype(int)
+    found = data.gather((X, y), seed=3)
+    assert [int(part.targets.sum()) for part in (found.train, found.validation, found.test)] == [16, 2, 2]
+    real = data.gather((X, y + 0.5), seed=3)
+    order = np.random.RandomState(3).permutation(200)
+    np.testing.assert_array_equal(real.train.inputs[:, 0], order[:160])
+
+
 @pytest.mark.parametrize("sub", ["", "toy"])
 def test_files_are_found_in_the_folder_or_in_one_named_after_the_task(tmp_path, toy, contents, sub):
     write(tmp_path / sub, contents)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -21,6 +22,7 @@ from thalweg import Loaders
 from thalweg.study.data import Part
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, seeds
+from thalweg.study.learners.batches import gather
 from thalweg.study.learners.measures import cross_entropy
 from thalweg.study.plan import CLASSICAL
 from thalweg.study.task import Metric, Task
@@ -90,7 +92,7 @@ def test_training_is_what_a_plain_loop_does(calls):
             for p, old in zip(plain.parameters(), before, strict=True)
         )
     )
-    assert learner.norms() == pytest.approx({"gradient_norm": gradient, "update_norm": update}, rel=1e-4)
+    assert learner.afterwards() == pytest.approx({"gradient_norm": gradient, "update_norm": update}, rel=1e-4)
 
 
 def test_contestants_start_from_the_same_weights_and_see_the_same_order():
@@ -218,7 +220,7 @@ def test_evaluation_in_pieces_is_the_whole(monkeypatch):
 def test_blocks_and_looks_change_nothing(monkeypatch):
     def taken():
         learner = BLOBS.learner(Setting(lr=0.1), 0)
-        return learner.train(12) | learner.norms()
+        return learner.train(12) | learner.afterwards()
 
     expected = taken()
     monkeypatch.setattr("thalweg.study.learners.batches._BLOCK", 1)
@@ -302,6 +304,17 @@ def test_one_set_is_split_without_overlap(given):
     assert len({row for part in seen for row in part}) == 70
 
 
+def test_a_set_that_knows_its_classes_is_split_by_them():
+    given = Twice(DATA.train)
+    given.targets = [0] * 60 + [1] * 10
+    found = gather(given, (0.8, 0.1, 0.1), 0)
+    assert [sum(i >= 60 for i in part.indices) for part in (found.train, found.validation, found.test)] == [
+        *(8, 1, 1)
+    ]
+    given.targets = "no classes"
+    assert len(gather(given, (0.8, 0.1, 0.1), 0).train) == 56
+
+
 def test_a_loader_that_decides_its_batch_size_says_so():
     fixed = dataclasses.replace(LOADERS, train=lambda seed: loader(DATA.train, seed))
     task = Task.from_torch("t", model, fixed, "cross_entropy", batch_size=16)
@@ -356,8 +369,88 @@ def test_inputs_and_outputs_of_several_tensors():
         [Metric("second", lambda outputs, targets: outputs[1].mean(), "higher")],
     )
     learner = task.learner(Setting(batch_size=32), 0)
-    assert learner.train(2)["second"] == pytest.approx(x.sum(-1).mean().item(), abs=1e-6)
+    learner.train(2)
+    assert learner.afterwards()["second"] == pytest.approx(x.sum(-1).mean().item(), abs=1e-6)
     assert learner.evaluate("test")["second"] == pytest.approx(x.sum(-1).mean().item(), abs=1e-6)
+
+
+def macro_f1(outputs, targets):
+    assert outputs.device.type == "cpu"
+    return f1_score(targets.flatten(), outputs.argmax(-1).flatten(), average="macro")
+
+
+def given_as(kind):
+    if kind == "tokens":  # targets of several positions each, beside outputs of three axes
+        fold = partial(map_parts, lambda x: x.reshape(-1, 2, *x.shape[1:]))
+        return fold(DATA), lambda: model()
+    return {"arrays": DATA, "loaders": LOADERS, "sets": each(Twice)}[kind], model
+
+
+def map_parts(function, data):
+    return dataclasses.replace(
+        data, **{n: Part(*map(function, getattr(data, n))) for n in ("train", "validation", "test")}
+    )
+
+
+@pytest.mark.parametrize("kind", ["arrays", "loaders", "sets", "tokens"])
+def test_a_metric_of_ones_own_sees_the_whole_part(kind, monkeypatch):
+    monkeypatch.setattr("thalweg.study.learners.batches.EVALUATION_BATCH", 3)
+    given, make = given_as(kind)
+    calls = []
+
+    def counted(outputs, targets):
+        calls.append(len(targets))
+        return macro_f1(outputs, targets)
+
+    metrics = ["accuracy", Metric("f1", counted, "higher"), Metric("blocks", macro_f1, "higher", mean=True)]
+    task = Task.from_torch("whole", make, given, "cross_entropy", metrics, batch_size=16)
+    learner = task.learner(Setting(lr=0.1), 0)
+    calls.clear()
+    found = learner.evaluate("validation")
+    count = 10 if kind == "tokens" else 20
+    assert calls == [count], "it is called once"
+    outputs, targets = (
+        torch.cat([learner._model(x) for x, _ in learner._source.part("validation")]),
+        torch.cat([torch.as_tensor(y) for _, y in learner._source.part("validation")]),
+    )
+    assert found["f1"] == pytest.approx(macro_f1(outputs.detach(), targets))
+    assert abs(found["f1"] - found["blocks"]) > 1e-3, "means of blocks are another figure"
+    assert found["accuracy"] == pytest.approx((outputs.argmax(-1) == targets).double().mean().item())
+    learner.train(6)
+    calls.clear()
+    assert "f1" not in learner.train(2)
+    assert not calls, "nothing but training is timed"
+    learner.afterwards()
+    assert calls == [32], "two batches"
+
+
+def test_metrics_of_training_are_of_all_steps_since_the_last_time(monkeypatch):
+    monkeypatch.setattr("thalweg.study.learners.torch._LOOK", 2)
+    seen = []
+    whole = Metric("whole", lambda o, t: seen.append(len(t)) or 0.5, "higher")
+    task = Task.from_torch("all", model, DATA, "cross_entropy", [whole], batch_size=16)
+    learner = task.learner(Setting(lr=0.1), 0)
+    seen.clear()
+    for steps in (5, 3):
+        learner.train(steps)
+        assert learner.afterwards()["whole"] == 0.5
+    assert seen == [70, 48]
+
+
+def test_outputs_that_cannot_be_laid_end_to_end_are_named():
+    def batches(*_):
+        return [(torch.ones(2, width, 4), torch.zeros(2, width, dtype=torch.int64)) for width in (3, 5)]
+
+    given = Loaders(batches, batches, batches)
+    for mean in (False, True):
+        metric = Metric("first", lambda o, t: o.mean(), "higher", mean=mean)
+        task = Task.from_torch("widths", model, given, "cross_entropy", [metric])
+        learner = task.learner(Setting(batch_size=32), 0)
+        if mean:
+            assert math.isfinite(learner.evaluate("test")["first"])
+            continue
+        with pytest.raises(StudyError, match=r"metric first wants all outputs at once.*mean=True"):
+            learner.evaluate("test")
 
 
 # -- Keras ---------------------------------------------------------------------------------------
@@ -412,10 +505,10 @@ def test_keras_training_is_what_a_plain_loop_does():
     assert first["loss"] * seen + second["loss"] * (140 - seen) == pytest.approx(total, rel=1e-4)
     for found, expected in zip(values(learner), weights, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    norms = learner.norms()
+    norms = learner.afterwards()
     assert norms == pytest.approx({"gradient_norm": gradient, "update_norm": 0.1 * gradient}, rel=1e-3)
     for found, expected in zip(values(learner), weights, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # norms() left them alone
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # afterwards() left them alone
     validation = learner.evaluate("validation")
     expected, _ = softmax_loss(weights, *tensors(DATA.validation))
     assert validation["loss"] == pytest.approx(expected.item(), rel=1e-4)
@@ -500,10 +593,61 @@ def test_keras_metrics_of_ones_own():
     assert [measure.lower_is_better for measure in task.measures] == [True, True, True, False]
     learner = task.learner(Setting("sgd", lr=0.01), 0)
     figures = learner.train(5)
+    figures |= {name: value for name, value in learner.afterwards().items() if "norm" not in name}
     assert figures["half"] == pytest.approx(1 / 6, rel=1e-5)
     assert figures[CROSS_ENTROPY] == pytest.approx(figures["loss"], rel=1e-5)
     assert 0 <= figures["hits"] <= 1
     assert learner.evaluate("validation").keys() == figures.keys()
+
+
+def keras_f1(targets, outputs):
+    return f1_score(np.asarray(targets), np.asarray(outputs).argmax(-1), average="macro")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_keras_metrics_see_the_whole_part(monkeypatch):
+    monkeypatch.setattr("thalweg.study.learners.keras.EVALUATION_BATCH", 3)
+    hits = Metric("recall", keras.metrics.Recall(class_id=1), "higher")
+    one_hot = map_parts(lambda x: np.eye(3, dtype=np.float32)[x] if x.ndim == 1 else x, DATA)
+
+    def f1(targets, outputs):
+        return keras_f1(np.asarray(targets).argmax(-1), outputs)
+
+    task = Task.from_keras(
+        "whole", keras_model, one_hot, "categorical_crossentropy", [Metric("f1", f1, "higher"), hits]
+    )
+    learner = task.learner(Setting("sgd", lr=0.1), 0)
+    on_the_way = []
+    for steps in (6, 2):
+        figures = learner.train(steps)
+        assert figures.keys() == {"loss", "recall"}
+        on_the_way.append(figures["recall"])
+        found = learner.afterwards()
+        seen = np.unique(np.concatenate(learner._seen))
+        outputs = learner._model.predict(DATA.train.inputs[seen], verbose=0)
+        assert found["f1"] == pytest.approx(keras_f1(DATA.train.targets[seen], outputs))
+    outputs = learner._model.predict(DATA.validation.inputs, verbose=0)
+    found = learner.evaluate("validation")
+    assert found["f1"] == pytest.approx(keras_f1(DATA.validation.targets, outputs))
+    of_class = DATA.validation.targets == 1
+    assert found["recall"] == pytest.approx((outputs[of_class, 1] > 0.5).mean())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_keras_metrics_of_training_are_those_of_one_fit():
+    """A figure with a state, over steps that are taken in two pieces."""
+    auc = Metric("auc", keras.metrics.AUC(), "higher")
+    binary = map_parts(lambda x: (x == 1).astype(np.float32)[:, None] if x.ndim == 1 else x, DATA)
+
+    def make():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")])
+
+    learner = Task.from_keras("auc", make, binary, "binary_crossentropy", [auc]).learner(
+        Setting("sgd", lr=0.0, batch_size=16), 0
+    )
+    found = learner.train(5)
+    assert found == pytest.approx(learner.evaluate("train"), rel=1e-5), "the weights do not move"
+    assert learner.train(5) == pytest.approx(found, rel=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow"])

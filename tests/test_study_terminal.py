@@ -38,7 +38,7 @@ class Bowl:
         noise = 0.1 * math.sin(self.seed * len(self.setting.contestant))
         return dict.fromkeys(MEASURES, 0.5 + far**2 + noise + (part == "test"))
 
-    def norms(self):
+    def afterwards(self):
         return {"gradient_norm": 1.0, "update_norm": 1.0}
 
 

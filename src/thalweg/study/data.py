@@ -94,13 +94,16 @@ def examples(inputs: Any, targets: Any, what: str) -> Part:
     return Part(inputs, targets)
 
 
-def split(count: int, fractions: Sequence[float] = SPLIT, seed: int = 0) -> list[Array]:
+def split(
+    count: int, fractions: Sequence[float] = SPLIT, seed: int = 0, labels: Array | None = None
+) -> list[Array]:
     """Which examples are to train, to validate and to test: three sets of places without overlap.
 
     Args:
         count: how many examples there are.
         fractions: of training, validation and test examples; they sum to 1.
         seed: shuffles.
+        labels: the class of each; then every part has its share of every class, give or take one or two.
 
     Raises:
         StudyError: not three positive fractions with sum 1, or a part would be empty.
@@ -110,11 +113,39 @@ def split(count: int, fractions: Sequence[float] = SPLIT, seed: int = 0) -> list
             f"split is three positive fractions with sum 1 (train, validation, test), not {tuple(fractions)}"
         )
     ends = [round(count * fractions[0]), round(count * (fractions[0] + fractions[1]))]
-    parts = np.split(np.random.RandomState(seed).permutation(count), ends)
+    random = np.random.RandomState(seed)
+    order = random.permutation(count)
+    parts = np.split(order, ends) if labels is None else _stratified(order, labels, ends, random)
     for name, found in zip(("training", "validation", "test"), parts, strict=True):
         if not len(found):
             raise StudyError(f"the {name} part is empty: {count} examples, split {tuple(fractions)}")
     return parts
+
+
+def _stratified(order: Array, labels: Array, ends: Sequence[int], random: Any) -> list[Array]:
+    """Examples class by class, dealt out evenly: a class of a single example is in one part, by chance."""
+    part = np.zeros(len(order), int)
+    rest = np.argsort(labels[order], kind="stable")
+    for number, end in enumerate(ends, 1):  # who is not to train; of these, who is not to validate
+        left = len(order) - end
+        dealt = (np.arange(len(rest) + 1) * left + random.randint(max(1, len(rest)))) // max(1, len(rest))
+        rest = rest[np.diff(dealt) > 0]
+        part[rest] = number
+    return [order[part == number] for number in range(3)]
+
+
+def classes(targets: Any) -> Array | None:
+    """The class of each example: of whole numbers, of zeros and ones, and of one-hot rows; else None."""
+    array = np.asarray(targets)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind == "f":
+        if array.ndim > 2 or not np.isin(array, (0, 1)).all():
+            return None
+        if array.ndim == 2 and (array.sum(axis=1) == 1).all():
+            array = array.argmax(axis=1)
+    several = array.ndim == 1 and 2 * len(np.unique(array)) <= len(array)
+    return array if several else None
 
 
 def parts(given: Any) -> tuple[Any, Any, Any] | None:
@@ -147,7 +178,8 @@ def gather(given: Any, fractions: Sequence[float] = SPLIT, seed: int = 0) -> Dat
     found = parts(given)
     if found is None:
         inputs, targets = examples(*_pair(given, "data"), "data")
-        return Data(*(Part(inputs[rows], targets[rows]) for rows in split(len(targets), fractions, seed)))
+        rows = split(len(targets), fractions, seed, classes(targets))
+        return Data(*(Part(inputs[some], targets[some]) for some in rows))
     names = ("the training part", "the validation part", "the test part")
     pairs = zip(found, names, strict=True)
     data = Data(*(examples(*_pair(pair, name), name) for pair, name in pairs))

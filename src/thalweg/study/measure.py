@@ -21,8 +21,12 @@ class Metric:
 
     Attributes:
         name: names it in records and reports.
-        function: `(outputs, targets) -> scalar`, a mean over examples; a Keras metric for a Keras model.
+        function: `(outputs, targets) -> scalar`, called once with all that a part gave, as F1 and AUC want
+            it, on the CPU. For a Keras model a Keras metric, or `(targets, outputs)` as Keras has it.
         better: "higher" or "lower", whichever is better.
+        mean: whether the function is a mean over examples: then it is called batch by batch, and outputs
+            need not be kept. Else all of a part's are in memory at once, which for the logits of a language
+            model may be more than there is.
 
     Raises:
         StudyError: another direction, or no function.
@@ -31,6 +35,7 @@ class Metric:
     name: str
     function: Callable[..., Any]
     better: str
+    mean: bool = False
 
     def __post_init__(self) -> None:
         if self.better not in ("higher", "lower"):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 CLASSICAL = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamax", "nadam")
 
 # Goes up when training itself changes what it computes; older trials are then run anew.
-PROTOCOL = 2
+PROTOCOL = 3
 
 # Settings a contestant may try, where the user does not say.
 TRIALS = 12

@@ -85,7 +85,7 @@ class Task:
             loss: "cross_entropy" of logits, "bce" of logits, "mse", "mae", "huber" (see
                 `learners.measures`), or `(outputs, targets) -> scalar`, a mean over the batch.
             metrics: "accuracy", "error", "perplexity", "rmse", ... or `Metric`s.
-            split: fractions to train, validate and test on.
+            split: fractions to train, validate and test on; of classes, each in its share.
             split_seed: shuffles the examples before they are split.
             **values: `epochs`, `batch_size`, `seed`, `optimum` and `sources` of the Task; `version`
                 instead of the fingerprint.

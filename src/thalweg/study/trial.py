@@ -67,7 +67,7 @@ def rehearse(trial: Trial) -> int:
     with _alone():
         try:
             learner = trial.task.learner(trial.setting(total_steps(trial)), trial.seed)
-            figures = [learner.train(1)]
+            figures = [learner.train(1) | learner.afterwards()]
         except StudyError:
             raise
         except Diverged:
@@ -158,10 +158,10 @@ def _train(trial: Trial, progress: Record, write: Write) -> Record:
         progress["seconds"] += time.perf_counter() - start
         progress["step"] += count
         progress["epoch"] = progress["step"] / learner.steps_per_epoch
-        norms = learner.norms()
+        figures |= learner.afterwards()
         validation = learner.evaluate("validation")
         record = {"record": "evaluation"} | progress | figures
-        write(_plain(record | {f"val_{k}": v for k, v in validation.items()} | norms))
+        write(_plain(record | {f"val_{k}": v for k, v in validation.items()}))
         for what, loss in (("training", figures["loss"]), ("validation", validation["loss"])):
             _bounded(trial.task, what, loss, progress)
     progress["state_bytes"] = learner.state_bytes

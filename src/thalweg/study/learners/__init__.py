@@ -32,7 +32,7 @@ class Learner(Protocol):
     def state_bytes(self) -> int: ...  # noqa: D102
 
     def train(self, steps: int) -> Figures:
-        """Takes steps, going on where the last call stopped.
+        """Takes steps, going on where the last call stopped; this is what is timed.
 
         Returns:
             means over the examples of these steps, the weights moving on the way.
@@ -43,7 +43,7 @@ class Learner(Protocol):
         ...
 
     def evaluate(self, part: str) -> Figures:
-        """Means over a part of the data, at the weights as they are.
+        """All measures over a part of the data, at the weights as they are.
 
         Args:
             part: "train", "validation" or "test".
@@ -53,8 +53,13 @@ class Learner(Protocol):
         """
         ...
 
-    def norms(self) -> Figures:
-        """2-norms over all parameters of the last step taken: "gradient_norm" and "update_norm"."""
+    def afterwards(self) -> Figures:
+        """What is measured of the steps of the last `train` when the clock stands still.
+
+        Returns:
+            2-norms over all parameters of its last step, "gradient_norm" and "update_norm"; and metrics that
+            need all its outputs at once.
+        """
         ...
 
 

@@ -167,7 +167,7 @@ def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:
     if isinstance(given, TensorDataset):
         given = given.tensors
     elif _is_set(given):
-        rows = split(len(given), fractions, seed)
+        rows = split(len(given), fractions, seed, _labels(given))
         given = tuple(Subset(given, part.tolist()) for part in rows)
     found = parts(given)
     if not found or not all(map(_is_set, found)):
@@ -178,6 +178,15 @@ def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:
         if not len(part):
             raise StudyError(f"the {name} part is empty: every part needs examples")
     return Data(*found)
+
+
+def _labels(given: Any) -> Any:
+    """The classes of a Dataset that has them beside its examples, as torchvision's do."""
+    targets = getattr(given, "targets", None)
+    try:
+        return data.classes(targets) if len(targets) == len(given) else None  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 def _is_set(given: Any) -> bool:

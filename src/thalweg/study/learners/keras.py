@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,12 @@ class _Named:
         return self.name if self.name in ("accuracy", "acc") else keras.metrics.get(self.name)
 
 
+def _whole(metric: Metric) -> bool:
+    """Whether it is a function of all outputs at once; Keras's own metrics keep what they need of them."""
+    kinds = (_Named, type, str, keras.metrics.Metric)
+    return not metric.mean and not isinstance(metric.function, kinds)
+
+
 def _made(metric: Metric) -> Any:
     """A metric for `model.compile`, fresh, that reports under its own name."""
     given: Any = metric.function
@@ -130,7 +137,8 @@ class KerasTraining:
             model(keras.ops.convert_to_tensor(first))  # a model without an Input has no weights before
             if not model.trainable_variables:
                 raise StudyError(f"the model {model.name} has no parameters to train")
-            model.compile(optimizer=setting.keras(), loss=self.loss, metrics=[*map(_made, self.metrics)])
+            metrics = [_made(metric) for metric in self.metrics if not _whole(metric)]
+            model.compile(optimizer=setting.keras(), loss=self.loss, metrics=metrics)
         if self.key not in _checked:
             with own:
                 _check(self, model, setting.batch_size)
@@ -148,13 +156,15 @@ class KerasLearner:
         self, training: KerasTraining, model: Any, batch_size: int, streams: Streams, order: int
     ) -> None:
         self._training, self._data, self._model = training, training.data, model
-        self._names = "loss", *(metric.name for metric in training.metrics)
+        self._wholes = [metric for metric in training.metrics if _whole(metric)]
+        self._names = "loss", *(metric.name for metric in training.metrics if not _whole(metric))
         self._batch_size, self._streams = batch_size, streams
         self._shuffle = np.random.RandomState(order)
         self._order = np.empty(0, int)
         self._next = 0
         self.steps_per_epoch = math.ceil(len(self._data.train.targets) / batch_size)
         self.step = 0
+        self._seen: list[Any] = []
         self._last: tuple[Any, list[Any]] | None = None
         self._update_norm = math.nan
 
@@ -168,8 +178,8 @@ class KerasLearner:
 
     def train(self, steps: int) -> Figures:
         """See `Learner.train`: `model.fit`, on examples that are in order already."""
-        total, count = dict.fromkeys(self._names, 0.0), 0
-        with self._streams:
+        self._seen = []
+        with self._streams, _going_on(self._model):
             while steps:
                 if self._next == len(self._order):
                     self._order = self._shuffle.permutation(len(self._data.train.targets))
@@ -182,23 +192,20 @@ class KerasLearner:
                     before = self._weights()
                 examples = self._order[self._next : self._next + now * self._batch_size]
                 self._next += len(examples)
-                for name, mean in self._fit(examples, now).items():
-                    total[name] += mean * len(examples)
-                count += len(examples)
+                self._seen.append(examples)
+                figures = self._fit(examples, now)
                 steps -= now
             after = self._weights()
             self._last = examples, before
             self._update_norm = _norm([a - b for a, b in zip(after, before, strict=True)])
-        return {name: value / count for name, value in total.items()}
+        return figures
 
     def _fit(self, examples: Any, steps: int) -> Figures:
         inputs = _rows(self._data.train.inputs, examples)
         targets = self._data.train.targets[examples]
         found = self._model.fit(inputs, targets, self._batch_size, shuffle=False, verbose=0).history
         self.step += steps
-        figures = {
-            name: float(found[name][-1]) for name in ("loss", *(m.name for m in self._training.metrics))
-        }
+        figures = {name: float(found[name][-1]) for name in self._names}
         if not math.isfinite(figures["loss"]):
             epoch = math.ceil(self.step / self.steps_per_epoch)
             raise Diverged(f"the training loss was not finite by step {self.step}, in epoch {epoch}")
@@ -214,10 +221,30 @@ class KerasLearner:
             )
         if not math.isfinite(found["loss"]):
             raise Diverged(f"the {part} loss was not finite after step {self.step}")
-        return {name: float(found[name]) for name in self._names}
+        return {name: float(found[name]) for name in self._names} | self._of_all(inputs, targets)
 
-    def norms(self) -> Figures:
-        """See `Learner.norms`; the gradient is computed anew when it is asked for, without dropout."""
+    def _of_all(self, inputs: Any, targets: Any) -> Figures:
+        """The metrics that need all outputs at once."""
+        if not self._wholes:
+            return {}
+        with self._streams:
+            outputs = self._model.predict(inputs, batch_size=EVALUATION_BATCH, verbose=0)
+            outputs = keras.tree.map_structure(keras.ops.convert_to_tensor, outputs)
+            targets = keras.ops.convert_to_tensor(targets)
+            return {m.name: float(_numpy(m.function(targets, outputs)).mean()) for m in self._wholes}
+
+    def afterwards(self) -> Figures:
+        """See `Learner.afterwards`: all is computed anew, without dropout.
+
+        Metrics of all outputs are those of the weights after the last step.
+        """
+        found = self._norms()
+        if self._wholes and self._seen:
+            seen = np.unique(np.concatenate(self._seen))
+            found |= self._of_all(_rows(self._data.train.inputs, seen), self._data.train.targets[seen])
+        return found
+
+    def _norms(self) -> Figures:
         if self._last is None:
             return {"gradient_norm": math.nan, "update_norm": math.nan}
         examples, before = self._last
@@ -239,6 +266,17 @@ class KerasLearner:
     def _assign(self, values: list[Any]) -> None:
         for variable, value in zip(self._model.trainable_variables, values, strict=True):
             variable.assign(value)
+
+
+@contextmanager
+def _going_on(model: Any) -> Iterator[None]:
+    """Within: what a model measures goes on from one `fit` to the next."""
+    model.reset_metrics()
+    model.reset_metrics = _nothing
+    try:
+        yield
+    finally:
+        del model.reset_metrics
 
 
 def gradients(model: Any, loss: Any, inputs: Any, targets: Any) -> list[Any]:

@@ -1,13 +1,13 @@
 """Losses and metrics by name, for models that PyTorch trains.
 
-All are means over examples, `(outputs, targets) -> scalar`, so that means of batches make means of parts.
+Those of a name are means over examples, `(outputs, targets) -> scalar`: means of batches make means of parts.
 Outputs of classifiers are logits; their classes are the last axis.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -94,11 +94,12 @@ LOSSES: Mapping[str, Function] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric as it is computed: `finish` of a mean over the examples."""
+    """A metric as it is computed: `finish` of a mean over the examples; `whole`: of all of them at once."""
 
     measure: Measure
     function: Function
     finish: Callable[[float], float] = float
+    whole: bool = False
 
 
 def _exp(mean: float) -> float:
@@ -149,7 +150,7 @@ def figures_of(metrics: Iterable[str | Metric]) -> tuple[Figure, ...]:
             if known and known.measure != measure:
                 better = "lower" if known.measure.lower_is_better else "higher"
                 raise StudyError(f"{metric.name} is better when it is {better}, not {metric.better}")
-            found.append(Figure(measure, metric.function))
+            found.append(Figure(measure, metric.function, whole=not metric.mean))
         elif isinstance(metric, str) and metric in METRICS:
             found.append(METRICS[metric])
         else:
@@ -166,5 +167,36 @@ def figures_of(metrics: Iterable[str | Metric]) -> tuple[Figure, ...]:
 
 @torch.no_grad()
 def means(figures: Iterable[Figure], outputs: Any, targets: Any) -> list[Tensor]:
-    """Each figure's mean over some examples."""
+    """Each figure over some examples."""
     return [torch.as_tensor(figure.function(outputs, targets)) for figure in figures]
+
+
+def wholes(figures: Sequence[Figure], batches: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+    """Each figure of what all batches gave, by name.
+
+    Raises:
+        StudyError: they cannot be laid end to end.
+    """
+    if not figures or not batches:
+        return {}
+    try:
+        outputs, targets = (joined(several) for several in zip(*batches, strict=True))
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise StudyError(
+            f"the metric {figures[0].measure.name} wants all outputs at once, but those of different batches "
+            f"cannot be laid end to end ({error}): if it is a mean over examples, say Metric(..., mean=True)"
+        ) from None
+    values = means(figures, outputs, targets)
+    return {f.measure.name: f.finish(float(value)) for f, value in zip(figures, values, strict=True)}
+
+
+def joined(several: Sequence[Any]) -> Any:
+    """Outputs or targets of several batches as those of one; tensors may lie within tuples and mappings."""
+    first = several[0]
+    if isinstance(first, Tensor):
+        return torch.cat([*several])
+    if isinstance(first, Mapping):
+        return {key: joined([one[key] for one in several]) for key in first}
+    if isinstance(first, tuple | list) and first and isinstance(first[0], Tensor | Mapping | tuple | list):
+        return type(first)(joined(parts) for parts in zip(*several, strict=True))
+    return [example for one in several for example in one]

@@ -16,13 +16,22 @@ from thalweg.study.data import Data
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Streams, batches, seeds
 from thalweg.study.learners.batches import Batch, Loaders, Source
-from thalweg.study.learners.measures import Figure, Function, cross_entropy, cut_cross_entropy, means
+from thalweg.study.learners.measures import (
+    Figure,
+    Function,
+    cross_entropy,
+    cut_cross_entropy,
+    means,
+    wholes,
+)
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting
 
 # How many steps are taken between two looks at what they gave.
 _LOOK = 64
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,10 @@ class TorchLearner:
         streams: Streams,
         order: int,
     ) -> None:
-        self._model, self._loss, self._figures = model, training.loss, training.figures
+        self._model, self._loss = model, training.loss
+        self._means = [figure for figure in training.figures if not figure.whole]
+        self._wholes = [figure for figure in training.figures if figure.whole]
+        self._kept: list[Batch] = []  # what the last training gave, for `_wholes`
         self._source, self._streams = source, streams
         self._params = [p for p in model.parameters() if p.requires_grad]
         self._device = self._params[0].device
@@ -99,7 +111,8 @@ class TorchLearner:
 
     def train(self, steps: int) -> Figures:
         """See `Learner.train`."""
-        total, count = torch.zeros(1 + len(self._figures), dtype=torch.float64), 0
+        total, count = torch.zeros(1 + len(self._means), dtype=torch.float64), 0
+        self._kept = []
         self._model.train()
         with self._streams:
             done = 0
@@ -141,8 +154,10 @@ class TorchLearner:
             self._update_norm = _norm([p.detach() - old for p, old in pairs])
         sizes = torch.tensor([_count(targets) for _, targets in seen], dtype=torch.float64)
         sums = [each.double().cpu() @ sizes]
-        if self._figures:
+        if self._means:
             sums += self._sums(seen)
+        if self._wholes:
+            self._kept += [_moved(pair, _CPU) for pair in seen]
         return torch.stack([torch.as_tensor(s) for s in sums]), int(sizes.sum())
 
     def _sums(self, seen: Sequence[tuple[Any, Any]]) -> list[Tensor]:
@@ -152,9 +167,9 @@ class TorchLearner:
             if len(shapes) == 1:
                 outputs, targets = zip(*seen, strict=True)
                 return self._sums([(torch.cat(outputs), torch.cat(targets))])
-        sums = [torch.zeros((), dtype=torch.float64) for _ in self._figures]
+        sums = [torch.zeros((), dtype=torch.float64) for _ in self._means]
         for outputs, targets in seen:
-            for total, mean in zip(sums, means(self._figures, outputs, targets), strict=True):
+            for total, mean in zip(sums, means(self._means, outputs, targets), strict=True):
                 total += mean.double().cpu() * _count(targets)
         return sums
 
@@ -162,27 +177,33 @@ class TorchLearner:
     def evaluate(self, part: str) -> Figures:
         """See `Learner.evaluate`."""
         self._model.eval()
-        total, count = torch.zeros(1 + len(self._figures), dtype=torch.float64), 0
+        total, count = torch.zeros(1 + len(self._means), dtype=torch.float64), 0
+        kept: list[Batch] = []
         with self._streams:
             for batch in self._source.part(part):
                 inputs, targets = batch if self._device.type == "cpu" else _moved(batch, self._device)
                 outputs = _outputs(self._model, inputs)
-                found = [self._loss(outputs, targets), *means(self._figures, outputs, targets)]
+                found = [self._loss(outputs, targets), *means(self._means, outputs, targets)]
                 total += torch.stack([f.double().cpu() for f in found]) * _count(targets)
                 count += _count(targets)
+                if self._wholes:
+                    kept.append(_moved((outputs, targets), _CPU))
         if not total[0].isfinite():
             raise Diverged(f"the {part} loss was not finite after step {self.step}")
-        return self._named(total, count)
+        with self._streams:
+            return self._named(total, count) | wholes(self._wholes, kept)
 
     def _named(self, total: Tensor, count: int) -> Figures:
         loss, *metrics = (total / count).tolist()
-        named = zip(self._figures, metrics, strict=True)
+        named = zip(self._means, metrics, strict=True)
         return {"loss": loss} | {figure.measure.name: figure.finish(value) for figure, value in named}
 
-    def norms(self) -> Figures:
-        """See `Learner.norms`; an optimizer that changes gradients in place shows the changed ones."""
+    def afterwards(self) -> Figures:
+        """See `Learner.afterwards`; an optimizer that changes gradients in place shows the changed ones."""
         gradients = [p.grad for p in self._params if p.grad is not None]
-        return {
+        with self._streams:
+            found = wholes(self._wholes, self._kept)
+        return found | {
             "gradient_norm": _norm(gradients) if self.step else math.nan,
             "update_norm": self._update_norm,
         }
@@ -221,6 +242,7 @@ def _check(training: TorchTraining, model: Any, source: Source, batch_size: int)
         )
     if not loss.requires_grad:
         raise StudyError("the loss does not depend on the model's parameters: there is nothing to train")
+    outputs, targets = _moved((outputs, targets), _CPU)
     for figure, mean in zip(training.figures, means(training.figures, outputs, targets), strict=True):
         if mean.ndim:
             raise StudyError(
