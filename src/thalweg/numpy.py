@@ -3,14 +3,18 @@
     from thalweg.numpy import Adam
 
     optimizer = Adam(lr=0.01)
-    optimizer.update(params, grads)  # dictionaries, lists, or single arrays
+    optimizer.update(params, grads)  # dictionaries, lists, nested or not, or single arrays
+    optimizer.lr *= 0.95  # hyperparameters are attributes
 
-Every registered rule is here, under its own name and as courses spell it (`AdaGrad`, `NAdam`).
+Every registered rule is here, under its own name and as courses spell it (`AdaGrad`, `NAdam`); so are its
+hyperparameters (`beta1`, `learning_rate`, `decay_rate`).
 """
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -18,16 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg import statefile
-from thalweg.errors import UnknownRuleError
+from thalweg.errors import UnknownRuleError, nearest
 from thalweg.kernels.cpu import Batch
 from thalweg.program import Program, trace
-from thalweg.registry import find, rules
+from thalweg.registry import find, known_as, meant_by, rules, spelled
 from thalweg.rule import Rule, Scalar
 from thalweg.sources import DTYPES
-from thalweg.statefile import State
+from thalweg.statefile import State, apart
+from thalweg.treatments import Treatment, chain
 
 Array: TypeAlias = NDArray[Any]
-Arrays: TypeAlias = Mapping[Any, Array] | Sequence[Array] | Array
+# An array, or dictionaries and lists of arrays, one within another.
+Arrays: TypeAlias = Mapping[Any, Any] | Sequence[Any] | Array
+# A parameter's keys and indices, from the outermost container to the innermost.
+Keys: TypeAlias = tuple[Any, ...]
+
+# How long NumPy may look for a byte that two strided arrays share, in solutions that it tries.
+_PATIENCE = 100_000
 
 
 class Optimizer:
@@ -40,34 +51,98 @@ class Optimizer:
     Raises:
         TypeError: `rule` is not a rule.
 
+    Every hyperparameter of the rule and of its treatments is an attribute, by its name or a synonym of it:
+    `optimizer.lr = 0.01` acts from the next step on, and is checked as the rule checks it. An optimizer may
+    be copied and pickled; a copy shares nothing.
+
     Attributes:
-        rule: the rule; replace it to change a hyperparameter between steps.
+        rule: the rule. After the first step another one must be of its form, within any treatments.
         t: number of steps taken.
+        threads: see above.
     """
 
     def __init__(self, rule: Rule, *, threads: int | None = None) -> None:
+        self.t = 0
+        self.rule = rule
+        self.threads = threads or usable_processors()
+        self._slots: dict[str, dict[Any, Array]] = {}  # for each parameter: its keys; its name once loaded
+        self._scalars: dict[str, float] = {}
+        self._proven: list[tuple[Any, ...]] = []  # layouts of parameters that were found to share nothing
+        self._batches: dict[Any, tuple[list[Any], Batch]] = {}
+
+    @property
+    def rule(self) -> Rule:
+        """The rule; see above."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: Rule) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(f"Optimizer takes a rule, such as thalweg.get('adam'); got {rule!r}")
-        self.rule = rule
-        self.t = 0
-        self.threads = threads or usable_processors()
-        self._slots: dict[str, dict[str, Array]] = {}
-        self._scalars: dict[str, float] = {}
-        self._batches: dict[Any, tuple[list[Any], Batch]] = {}
+        (_, new), (_, old) = apart(rule), apart(self._rule) if self.t else apart(rule)
+        if new.form != old.form:
+            raise ValueError(
+                f"after {self.t} steps the state is that of {old!r}, and {new!r} has another: "
+                "make a new Optimizer, or let thalweg.convert change the state"
+            )
+        self._rule: Rule = rule
+
+    def __getattr__(self, name: str) -> Any:
+        """A hyperparameter of the rule or of a treatment."""
+        if name.startswith("_"):
+            raise AttributeError(f"Optimizer has no attribute {name!r}")
+        owners = _owners(self._rule)
+        field = known_as(name, owners)
+        if field is None:
+            raise AttributeError(f"{self._rule.name} has no hyperparameter {name!r}; {nearest(name, owners)}")
+        return getattr(owners[field], field)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a hyperparameter, from the next step on; or what else is kept here.
+
+        Raises:
+            AttributeError: `name` is nearly a hyperparameter's.
+            TypeError, ValueError: a value of the wrong type, outside its range or of another form.
+        """
+        if name.startswith("_") or name in ("rule", "t", "threads"):
+            super().__setattr__(name, value)
+            return
+        owners = _owners(self._rule)
+        if field := known_as(name, owners):
+            links, inner = apart(self._rule)
+            parts: list[Any] = [*links, inner]
+            place = parts.index(owners[field])
+            parts[place] = replace(parts[place], **{field: value})
+            self.rule = chain(*parts)
+        elif near := meant_by(name, owners):
+            raise AttributeError(f"{self._rule.name} has no hyperparameter {name!r}; did you mean {near!r}?")
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *_owners(self._rule)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        slots = {slot: {k: a.copy() for k, a in arrays.items()} for slot, arrays in self._slots.items()}
+        return {**vars(self), "_slots": slots, "_batches": {}}  # kernels are found again
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
     def update(self, params: Arrays, grads: Arrays) -> None:
         """Take one step, in place.
 
         Args:
-            params: the parameters: a dictionary, a list or one array, of float64, float32, float16
-                or bfloat16 (from ml_dtypes) entries, of any shape and strides.
+            params: the parameters: one array, or dictionaries and lists of arrays, nested or not, of
+                float64, float32, float16 or bfloat16 (from ml_dtypes) entries, of any shape and strides.
             grads: their gradients: the same keys and shapes.
 
         Raises:
-            TypeError: a parameter that cannot be updated in place, or that is not floating-point.
-            ValueError: keys or shapes differ, or are not those of the steps before.
+            TypeError: a parameter that cannot be updated in place, or that is not floating-point; a
+                gradient that is not real.
+            ValueError: keys or shapes differ, or are not those of the steps before; parameters share memory.
         """
-        named, gradients = _named(params, "params"), _named(grads, "grads")
+        named, gradients = _flat(params, grads)
         self._check(named, gradients)
         program = trace(self.rule)
         for slot in program.slots:
@@ -80,7 +155,7 @@ class Optimizer:
         scalars = {slot: self._scalars.get(slot, initial[slot]) for slot in program.scalar_slots}
 
         stand_ins = {k: p if _is_plain(p) else p.copy(order="C") for k, p in named.items()}
-        dense = {k: _gradient(g, named[k]) for k, g in gradients.items()}
+        dense = _gradients(gradients, stand_ins)
         batches = [
             (keys, self._batch(program, dtype, keys, named)) for dtype, keys in _by_dtype(named).items()
         ]
@@ -110,8 +185,18 @@ class Optimizer:
         self.t += 1
 
     def state(self) -> State:
-        """All that a later run needs to go on from here; copies, nothing is shared."""
-        return State.of(self.rule, self.t, self._scalars, self._slots)
+        """All that a later run needs to go on from here; copies, nothing is shared.
+
+        A nested parameter is named by its keys with slashes between, as "layer1/W".
+
+        Raises:
+            ValueError: two parameters have one name, or a key has none.
+        """
+        slots = {
+            slot: {name: arrays[k] for k, name in _names(arrays).items()}
+            for slot, arrays in self._slots.items()
+        }
+        return State.of(self.rule, self.t, self._scalars, slots)
 
     def load(self, source: State | str | os.PathLike[str]) -> None:
         """Go on from a state: hyperparameters (schedules stay), step number and slots.
@@ -161,36 +246,33 @@ class Optimizer:
     def __repr__(self) -> str:
         return f"thalweg.numpy.Optimizer({self.rule!r}, t={self.t})"
 
-    def _check(self, params: dict[str, Array], grads: dict[str, Array]) -> None:
-        if params.keys() != grads.keys():
-            missing, surplus = params.keys() - grads.keys(), grads.keys() - params.keys()
-            raise ValueError(
-                f"params and grads differ: no gradient for {', '.join(sorted(missing)) or 'none'}; "
-                f"no parameter for {', '.join(sorted(surplus)) or 'none'}"
-            )
-        for name, p in params.items():
-            what = f"parameter {name!r}" if name else "the parameter"
-            if not isinstance(p, np.ndarray):
-                raise TypeError(
-                    f"{what} must be a NumPy array to be updated in place, got {type(p).__name__}"
-                )
+    def _check(self, params: dict[Keys, Array], grads: dict[Keys, Any]) -> None:
+        for keys, p in params.items():
+            what = _what(keys)
             if p.dtype.name not in DTYPES or not p.dtype.isnative:
-                raise TypeError(f"{what} is {p.dtype!r}; parameters are {', '.join(DTYPES)}")
+                raise TypeError(
+                    f"{what} has entries of {p.dtype}; parameters have {', '.join(DTYPES)}, in this "
+                    "machine's byte order"
+                )
             if not p.flags.writeable:
-                raise TypeError(f"{what} is read-only and cannot be updated in place")
-            if np.shape(grads[name]) != p.shape:
-                raise ValueError(f"{what} has shape {p.shape}, its gradient {np.shape(grads[name])}")
-        for arrays in self._slots.values():
+                raise TypeError(f"{what} is read-only and cannot be updated in place; make it a copy")
+            if np.shape(grads[keys]) != p.shape:
+                raise ValueError(f"{what} has shape {p.shape}, its gradient {np.shape(grads[keys])}")
+        if (layouts := _layouts(params)) != self._proven:
+            _check_apart(params)
+            self._proven = layouts
+        for slot, arrays in self._slots.items():
             if arrays and arrays.keys() != params.keys():
-                changed = ", ".join(sorted(arrays.keys() ^ params.keys()))
-                raise ValueError(f"the parameters are not those of the steps before: {changed}")
-            for name, a in arrays.items():
-                if a.shape != params[name].shape:
-                    raise ValueError(
-                        f"parameter {name!r} has shape {params[name].shape}, its state {a.shape}"
-                    )
+                by_name = {name: keys for keys, name in _names(params).items()}
+                if arrays.keys() != by_name.keys():  # a loaded state knows parameters by name alone
+                    changed = ", ".join(sorted({*map(_name, arrays)} ^ {*map(_name, params)}))
+                    raise ValueError(f"the parameters are not those of the steps before: {changed}")
+                arrays = self._slots[slot] = {by_name[name]: a for name, a in arrays.items()}
+            for keys, a in arrays.items():
+                if a.shape != params[keys].shape:
+                    raise ValueError(f"{_what(keys)} has shape {params[keys].shape}, its state {a.shape}")
 
-    def _batch(self, program: Program, dtype: str, keys: list[str], params: dict[str, Array]) -> Batch:
+    def _batch(self, program: Program, dtype: str, keys: list[Keys], params: dict[Keys, Array]) -> Batch:
         """The kernel's table for the parameters of one dtype, kept while their sizes stay."""
         form = [(k, params[k].size, *(self._slots[s][k].dtype.name for s in program.slots)) for k in keys]
         found = self._batches.get((id(program), dtype))
@@ -207,7 +289,7 @@ class _Named(Optimizer):
     kind: ClassVar[type[Rule]]
 
     def __init__(self, *args: Scalar, threads: int | None = None, **hyperparameters: Scalar) -> None:
-        super().__init__(self.kind(*args, **hyperparameters), threads=threads)
+        super().__init__(self.kind(*args, **spelled(self.kind, hyperparameters)), threads=threads)
 
 
 def _form(state: State) -> list[str]:
@@ -227,31 +309,172 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _named(arrays: Arrays, what: str) -> dict[str, Array]:
-    if isinstance(arrays, Mapping):
-        return {str(k): a for k, a in arrays.items()}
-    if isinstance(arrays, list | tuple):
-        return {str(i): a for i, a in enumerate(arrays)}
-    if isinstance(arrays, np.ndarray | np.generic):
-        return {"": arrays}
-    raise TypeError(f"{what} is a dictionary, a list or an array, got {type(arrays).__name__}")
+def _owners(rule: Rule) -> dict[str, Rule | Treatment]:
+    """Whose each hyperparameter and flag is, by its name: the rule's or a treatment's."""
+    links, inner = apart(rule)
+    return {f.name: owner for owner in (*links, inner) for f in fields(owner)}  # type: ignore[arg-type,misc]
 
 
-def _by_dtype(params: dict[str, Array]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, p in params.items():
-        found.setdefault(p.dtype.name, []).append(name)
+def _flat(params: Arrays, grads: Arrays) -> tuple[dict[Keys, Array], dict[Keys, Any]]:
+    """Each parameter and its gradient, by the parameter's keys.
+
+    Raises:
+        TypeError: what is no array stands where one should, or a gradient that is not real.
+        ValueError: the keys of `params` and `grads` differ.
+    """
+    flat: dict[Keys, Array] = {}
+    gradients: dict[Keys, Any] = {}
+    for keys, p, g in _leaves(params, grads, ()):
+        flat[keys] = np.asarray(_array(p, _what(keys)))
+        gradients[keys] = _real(g, _what(keys))
+    return flat, gradients
+
+
+def _leaves(params: Any, grads: Any, keys: Keys) -> Iterator[tuple[Keys, Any, Any]]:
+    """Walks through both at once: a gradient may be a list of numbers where the parameter is an array."""
+    if not isinstance(params, Mapping | list | tuple):
+        yield keys, params, grads
+        return
+    where = f" at {_name(keys)!r}" if keys else ""
+    if not isinstance(grads, Mapping if isinstance(params, Mapping) else list | tuple):
+        raise TypeError(
+            f"params{where} is a {type(params).__name__}, grads{where} a {type(grads).__name__}; "
+            "give the gradients in containers like the parameters'"
+        )
+    wanted, given = (dict.fromkeys(x if isinstance(x, Mapping) else range(len(x))) for x in (params, grads))
+    if wanted.keys() != given.keys():
+        missing = ", ".join(str(k) for k in wanted if k not in given)
+        surplus = ", ".join(str(k) for k in given if k not in wanted)
+        raise ValueError(
+            f"params and grads differ{where}: no gradient for {missing or 'none'}; "
+            f"no parameter for {surplus or 'none'}"
+        )
+    for key in wanted:
+        yield from _leaves(params[key], grads[key], (*keys, key))
+
+
+def _array(p: Any, what: str) -> Array:
+    if not isinstance(p, np.ndarray):
+        raise TypeError(f"{what} must be a NumPy array to be updated in place, got {type(p).__name__}")
+    if isinstance(p, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array, of which every entry would be updated; give its .data")
+    return p
+
+
+def _real(g: Any, what: str) -> Any:
+    g = g if isinstance(g, np.ndarray) else np.asarray(g)
+    if isinstance(g, np.ma.MaskedArray):
+        raise TypeError(f"the gradient of {what} is a masked array; fill it, as with g.filled(0)")
+    if not np.can_cast(g.dtype, np.float64, "same_kind"):
+        raise TypeError(f"the gradient of {what} has entries of {g.dtype}, not real numbers")
+    return g
+
+
+def _what(keys: Keys) -> str:
+    return f"parameter {_name(keys)!r}" if keys else "the parameter"
+
+
+def _name(keys: Keys | str) -> str:
+    """A parameter's name, for messages and files."""
+    return keys if isinstance(keys, str) else "/".join(map(str, keys))
+
+
+def _names(arrays: Iterable[Keys | str]) -> dict[Keys | str, str]:
+    """Each parameter's name; checked to be another for each, and one that a file can keep."""
+    found: dict[str, Keys | str] = {}
+    for keys in arrays:
+        name = _name(keys)
+        if name in found:
+            raise ValueError(
+                f"two parameters are named {name!r}, by the keys {found[name]} and {keys}: rename one"
+            )
+        if not name.isprintable() or not all(map(_is_lasting, keys)):
+            raise ValueError(
+                f"parameter {name!r} has no name that a file can keep; its keys should be printable strings, "
+                "numbers, or tuples of these"
+            )
+        found[name] = keys
+    return {keys: name for name, keys in found.items()}
+
+
+def _is_lasting(key: Any) -> bool:
+    """Whether a key has the same words in another process."""
+    return isinstance(key, str | bool | int | float | np.generic) or (
+        isinstance(key, tuple) and all(map(_is_lasting, key))
+    )
+
+
+def _layouts(params: Mapping[Keys, Array]) -> list[tuple[Any, ...]]:
+    """All that bears on where in memory the parameters' entries lie."""
+    return [(_address(p), p.shape, p.strides, p.itemsize) for p in params.values()]
+
+
+def _check_apart(params: Mapping[Keys, Array]) -> None:
+    """Raises ValueError where two entries of the parameters are one in memory."""
+    reaching: list[tuple[int, Keys]] = []  # the parameters met so far, by where they end
+    for begin, end, keys in sorted(
+        ((*_extent(p), keys) for keys, p in params.items() if p.size), key=lambda found: found[:2]
+    ):
+        p = params[keys]
+        reach = p.itemsize  # of the axes with shorter strides
+        for stride, count in sorted((abs(s), n) for s, n in zip(p.strides, p.shape, strict=True) if n > 1):
+            if stride < reach:
+                raise ValueError(f"{_what(keys)} has one entry in several places; make it a copy")
+            reach += stride * (count - 1)
+        reaching = [(others_end, other) for others_end, other in reaching if others_end > begin]
+        for _, other in reaching:
+            if _share(p, params[other]):
+                raise ValueError(
+                    f"parameters {_name(other)!r} and {_name(keys)!r} share memory and would each take their "
+                    "step there; give it once, with the sum of their gradients"
+                )
+        reaching.append((end, keys))
+
+
+def _extent(a: Array) -> tuple[int, int]:
+    """The first byte of an array, and the byte after its last."""
+    reaches = [stride * (count - 1) for stride, count in zip(a.strides, a.shape, strict=True)]
+    address = _address(a)
+    return address + sum(r for r in reaches if r < 0), address + sum(r for r in reaches if r > 0) + a.itemsize
+
+
+def _share(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=_PATIENCE)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:  # not even NumPy can tell: not to be relied on
+        return True
+
+
+def _gradients(grads: Mapping[Keys, Array], params: Mapping[Keys, Array]) -> dict[Keys, Array]:
+    """The gradients as the kernel reads them: the same arrays where that is possible.
+
+    Args:
+        grads: the gradients.
+        params: the parameters as the kernel updates them, plain and apart.
+    """
+    extents = sorted(_extent(p) for p in params.values() if p.size)
+    found = {}
+    for keys, g in grads.items():
+        g = np.asarray(g, params[keys].dtype)
+        if _is_plain(g):
+            begin, end = _extent(g)
+            before = bisect_left(extents, (end,)) - 1  # the last parameter that begins before g ends
+            if before < 0 or extents[before][1] <= begin:
+                found[keys] = g
+                continue
+        found[keys] = g.copy(order="C")
+    return found
+
+
+def _by_dtype(params: dict[Keys, Array]) -> dict[str, list[Keys]]:
+    found: dict[str, list[Keys]] = {}
+    for keys, p in params.items():
+        found.setdefault(p.dtype.name, []).append(keys)
     return found
 
 
 def _is_plain(a: Array) -> bool:
     return bool(a.flags.c_contiguous and a.flags.aligned)
-
-
-def _gradient(gradient: Any, p: Array) -> Array:
-    """The gradient as the kernel reads it; the same array where that is possible."""
-    g: Array = np.asarray(gradient, p.dtype)
-    return g if _is_plain(g) and not np.may_share_memory(g, p) else g.copy(order="C")
 
 
 def _address(a: Array) -> int:

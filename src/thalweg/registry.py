@@ -1,6 +1,8 @@
 """Rules by name."""
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,9 +14,11 @@ from thalweg.rule import ALIASES, REGISTRY, Rule
 # Keras the time decay of the learning rate.
 SYNONYMS = {
     "learningrate": "lr",
+    "stepsize": "lr",
     "eta": "lr",
     "eps": "epsilon",
     "alpha": "rho",
+    "decayrate": "rho",
     "mu": "momentum",
 }
 
@@ -67,17 +71,55 @@ def get(name: str, *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
     rule = find(name)
     if dialect not in DIALECTS:
         raise UnknownDialectError(dialect, DIALECTS)
+    return rule(**{**DIALECTS[dialect].get(rule.__name__, {}), **spelled(rule, hyperparameters)})
+
+
+def spelled(rule: type[Rule], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters by the names that a rule has for them.
+
+    Raises:
+        UnknownHyperparameterError: it has none of such a name; the message names the nearest.
+        TypeError: one is given twice.
+    """
     known = [f.name for f in fields(rule)]  # type: ignore[arg-type]
-    folded = {_fold(field): field for field in known}
     chosen: dict[str, Any] = {}
     for given, value in hyperparameters.items():
-        field = folded.get(_fold(given)) or SYNONYMS.get(_fold(given))
-        if field not in known:
+        field = known_as(given, known)
+        if field is None:
             raise UnknownHyperparameterError(rule.__name__, given, known)
         if field in chosen:
             raise TypeError(f"{rule.__name__}: {field} is given twice")
         chosen[field] = value
-    return rule(**{**DIALECTS[dialect].get(rule.__name__, {}), **chosen})
+    return chosen
+
+
+def known_as(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names `name` is another spelling of, `SYNONYMS` included; None if of none."""
+    return _spellings(known).get(_fold(name))
+
+
+def meant_by(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names is meant by another one: it, differently spelled or a slip of the pen away.
+
+    A known name with further words is a name of its own: `weight_decay_scale` is no slip for `weight_decay`.
+
+    Returns:
+        the known name; None where `name` is not near any.
+    """
+    spellings = _spellings(known)
+    words = [_fold(word) for word in name.split("_")]
+    runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    for close in difflib.get_close_matches(_fold(name), spellings, 5, 0.8):
+        if close == _fold(name) or close not in runs:
+            return spellings[close]
+    return None
+
+
+def _spellings(known: Iterable[str]) -> dict[str, str]:
+    """The known names by each of their spellings, folded."""
+    known = list(known)
+    own = {SYNONYMS.get(_fold(name), ""): name for name in known} | {_fold(name): name for name in known}
+    return {synonym: own[name] for synonym, name in SYNONYMS.items() if name in own} | own
 
 
 def _fold(name: str) -> str:
