@@ -57,7 +57,7 @@ def two_threads() -> Iterator[None]:
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of taking a step: the kernel, and the rule as written where there is no kernel."""
     if request.param == "eager":
-        monkeypatch.setattr("thalweg.torch.base.has_kernel", lambda tensors: False)
+        monkeypatch.setattr("thalweg.torch.plan.has_kernel", lambda tensors: False)
     return str(request.param)
 
 

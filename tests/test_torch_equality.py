@@ -43,7 +43,7 @@ def test_200_steps_equal_torch(form: str, seed: int) -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("form", TORCH_FORMS)
 def test_the_path_without_a_kernel_equals_torch(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thalweg.torch.base.has_kernel", lambda tensors: False)
+    monkeypatch.setattr("thalweg.torch.plan.has_kernel", lambda tensors: False)
     settings = draw_settings(form, 1)
     theirs, ours = both(TORCH_FORMS[form][0])
     params = parameters((5, 3), ())

@@ -482,7 +482,6 @@ def test_groups_of_any_rule_override_its_hyperparameters() -> None:
         ({"learning_rate": 0.5}, ValueError, "unknown setting 'learning_rate'"),
         ({"lr": -1.0}, ValueError, r"lr must lie in \[0, ∞\), got -1.0"),
         ({"betas": (0.9, 1.5)}, ValueError, r"beta_2 must lie in \[0, 1\), got 1.5"),
-        ({"params": [torch.zeros(2, dtype=torch.complex64, requires_grad=True)]}, TypeError, "complex"),
         ({"params": [torch.zeros(2, dtype=torch.int64)]}, TypeError, "torch.int64"),
         ({"params": "twice"}, ValueError, "some parameters appear in more than one parameter group"),
         ({"params": [1.0]}, TypeError, "optimizer can only optimize Tensors"),

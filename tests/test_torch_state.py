@@ -109,7 +109,7 @@ def test_a_state_written_without_a_kernel_is_read_with_one(monkeypatch: pytest.M
     wanted, found = copies(params), copies(params)
     train(torch.optim.NAdam(wanted), wanted, grads)
     with monkeypatch.context() as patch:
-        patch.setattr("thalweg.torch.base.has_kernel", lambda tensors: False)
+        patch.setattr("thalweg.torch.plan.has_kernel", lambda tensors: False)
         before = thalweg.torch.NAdam(found)
         train(before, found, grads[:4])
     after = thalweg.torch.NAdam(found)

@@ -1,29 +1,20 @@
 """One optimizer for every rule: parameter groups, state and steps as `torch.optim` has them."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from operator import is_
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from thalweg.errors import nearest
 from thalweg.program import Program, trace
 from thalweg.rule import Rule
-from thalweg.torch.lanes import (
-    EagerLane,
-    KernelLane,
-    Lane,
-    Member,
-    Numbers,
-    StaleError,
-    States,
-    has_kernel,
-    is_dense,
-)
 from thalweg.torch.loading import SCHEDULER_KEYS, load
+from thalweg.torch.plan import Member, Members, Numbers, Plan
 
 # Without torch's wrapper, whose first call imports torch's compiler: most of a second, for nothing.
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -37,11 +28,13 @@ class BaseOptimizer(torch.optim.Optimizer):
 
     Attributes:
         slot_names: torch's names of the rule's slots.
+        keeps_step: whether `state` holds each parameter's step number; torch's SGD has none.
         takes_sparse: whether a sparse gradient means the same as a dense one with zeros.
         starts_at_once: whether state exists before the first step, as torch's Adagrad has it.
     """
 
     slot_names: ClassVar[Mapping[str, str]] = {}
+    keeps_step: ClassVar[bool] = True
     takes_sparse: ClassVar[bool] = False
     starts_at_once: ClassVar[bool] = False
 
@@ -93,19 +86,18 @@ class BaseOptimizer(torch.optim.Optimizer):
                 raise ValueError(f"{type(self).__name__}: {name}=True is not supported; leave it False")
         self.rule_of(group)
         for p in group["params"]:
-            if not p.is_floating_point():
-                kind = "complex" if p.is_complex() else str(p.dtype)
+            if not (p.is_floating_point() or p.is_complex()):
                 raise TypeError(
-                    f"{type(self).__name__} updates real floating-point parameters, not {kind} ones"
+                    f"{type(self).__name__} updates floating-point and complex parameters, not {p.dtype} ones"
                 )
 
     def _reset(self) -> None:
         """Forget what was prepared for the step; it is prepared anew from the state."""
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
         self._rules: list[tuple[list[Any], Rule, Program]] = []
         self._numbers: dict[str, Numbers] = {}
         self._params: list[Tensor] = []
-        self._seen = (0, 0, 0)
+        self._states: list[Any] = []
 
     def _rule(self, index: int) -> tuple[Rule, Program]:
         """The rule and program of a group, made anew when a setting has changed."""
@@ -129,7 +121,6 @@ class BaseOptimizer(torch.optim.Optimizer):
 
     # -- the step --------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step with the gradients in `.grad`; parameters without one stay.
 
@@ -141,30 +132,46 @@ class BaseOptimizer(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: a sparse gradient where the rule means something else for it.
+            ValueError: a parameter, gradient or state tensor whose shape does not fit, or whose storage does
+                not hold it.
         """
+        # torch wraps the `step` of its optimizers in a profiler's record and in hooks, which takes longer
+        # than many a step. Here that is done where someone is listening.
+        listening = (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        )
+        if listening and type(self).step is BaseOptimizer.step:  # a subclass's own is wrapped by torch
+            return _observed(self, closure) if closure is not None else _observed(self)
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # so torch leaves it as it is
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        rules = [self._rule(i) for i in range(len(self.param_groups))]
-        params = [p for group in self.param_groups for p in group["params"]]
-        if not isinstance(self.state, States):
-            self.state = States(self.state)
-        known = len(params) == len(self._params) and all(map(is_, params, self._params))
-        if not known or self._seen != (id(self.state), self.state.changes, len(self.state)):
-            self._reset()  # someone has put other parameters into a group, or touched the state
+        groups = self.param_groups
+        params = [p for group in groups for p in group["params"]]
+        if not (_same(params, self._params) and _same([*self.state, *self.state.values()], self._states)):
+            self._reset()  # someone has put other parameters into a group, or other state
             self._params = params
+        rules = [self._rule(i) for i in range(len(groups))]
         grads = [p.grad for p in params]
-        try:
-            plan = self._plan(rules, grads)
-            plan.take(grads)
-        except (StaleError, RuntimeError):  # RuntimeError: a sparse tensor has no address
-            self._plans.clear()
-            grads = [self._dense(g) for g in grads]
-            plan = self._plan(rules, grads)
-            plan.take(grads)
-        plan.step([rule for rule, _ in rules])
-        self._seen = id(self.state), self.state.changes, len(self.state)
+        absent = tuple(map(is_, grads, repeat(None)))
+        plan = self._plans.get(absent)
+        with torch.no_grad():
+            if plan is None or not plan.take(grads):
+                grads = [self._dense(g) for g in grads]
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                plan = self._plans[absent] = self._plan(rules, grads)
+                self._states = [*self.state, *self.state.values()]
+            plan.step([rule for rule, _ in rules])
         return loss
 
     def _dense(self, grad: Tensor | None) -> Tensor | None:
@@ -177,37 +184,52 @@ class BaseOptimizer(torch.optim.Optimizer):
             )
         return grad.to_dense()
 
-    def _plan(self, rules: Sequence[tuple[Rule, Program]], grads: Sequence[Tensor | None]) -> "_Plan":
-        absent = tuple(g is None for g in grads)
-        plan = self._plans.get(absent)
-        if plan is None:
-            if len(self._plans) >= _PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[absent] = _Plan(self, rules, grads)
-        return plan
+    def _plan(self, rules: Sequence[tuple[Rule, Program]], grads: Sequence[Tensor | None]) -> Plan:
+        owners = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"]]
+        found: dict[int, list[tuple[int, Member, Tensor]]] = {}
+        for index, ((p, group), grad) in enumerate(zip(owners, grads, strict=True)):
+            if grad is not None:
+                rule, program = rules[group]
+                member = Member(p, self._prepare(p, index, rule), group, index)
+                found.setdefault(id(program), []).append((index, member, grad))
+        parts = []
+        for of_program in found.values():
+            places, members, given = map(list, zip(*of_program, strict=True))
+            program = rules[members[0].group][1]
+            keys = [self.key(slot) for slot in program.slots]
+            numbers: list[tuple[str | None, Numbers]] = [
+                ("step" if self.keeps_step else None, self._numbers["step"]),
+                *((self.key(slot), self._numbers[self.key(slot)]) for slot in program.scalar_slots),
+            ]
+
+            def name(row: int, member: Member, keys: list[str] = keys) -> str:
+                of = ["", "the gradient of ", *(f"{key!r} in the state of " for key in keys)][row]
+                return f"{type(self).__name__}: {of}{self._named(member.index)}"
+
+            parts.append((places, Members(program, members, given, numbers, keys, name)))
+        return Plan(parts, [rule for rule, _ in rules])
+
+    def _named(self, index: int) -> str:
+        """What to call a parameter, by its place among all."""
+        names = [n for g in self.param_groups for n in g.get("param_names", [None] * len(g["params"]))]
+        return f"parameter {index if names[index] is None else repr(names[index])}"
 
     def _prepare(self, p: Tensor, index: int, rule: Rule) -> dict[str, Any]:
-        """A parameter's state, with every slot of the rule in place, laid out as its parameter is."""
-        state: dict[str, Any] = self.state[p]
-        program = trace(rule)
-        initial = rule.initial_state()
+        """A parameter's state, with every slot of the rule in place."""
+        program, initial = trace(rule), rule.initial_state()
+        state: dict[str, Any] = self.state.get(p, {})
         # torch's SGD keeps no step number: with a velocity, the first step is over.
         begun = any(state.get(self.key(slot)) is not None for slot in program.slots)
-        self._hold(state, index, "step", float(begun), torch.float32)
+        kept = state if self.keeps_step else {}
+        self._hold(kept, index, "step", float(begun), _number_dtype())
         for slot in program.scalar_slots:
-            self._hold(state, index, self.key(slot), initial[slot], torch.float64)
+            dtype = _number_dtype() if slot in self.slot_names else torch.float64
+            self._hold(state, index, self.key(slot), initial[slot], dtype)
         for slot in program.slots:
-            key = self.key(slot)
-            held = state.get(key)
-            if held is None:
-                state[key] = torch.full_like(p, initial[slot], memory_format=_layout(p))
-            elif held.shape != p.shape:
-                raise ValueError(
-                    f"{type(self).__name__}: {key} has shape {tuple(held.shape)}, "
-                    f"its parameter {tuple(p.shape)}"
-                )
-            elif held.stride() != p.stride() if is_dense(p) else not held.is_contiguous():
-                state[key] = torch.empty_like(p, dtype=held.dtype, memory_format=_layout(p)).copy_(held)
+            if state.get(self.key(slot)) is None:
+                state[self.key(slot)] = _filled(p, initial[slot])
+        if state and p not in self.state:
+            self.state[p] = state
         return state
 
     def _hold(self, state: dict[str, Any], index: int, key: str, initial: float, dtype: torch.dtype) -> None:
@@ -215,11 +237,12 @@ class BaseOptimizer(torch.optim.Optimizer):
         if key not in self._numbers:
             count = sum(len(group["params"]) for group in self.param_groups)
             self._numbers[key] = Numbers(count, dtype)
-        numbers = self._numbers[key]
-        held = state.get(key)
-        if held is not numbers.views[index]:
-            numbers.array[index] = initial if held is None else float(held)
-            state[key] = numbers.views[index]
+        try:
+            state[key] = self._numbers[key].hold(index, state.get(key), initial)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{type(self).__name__}: {key!r} in the state of {self._named(index)} {error}"
+            ) from None
 
     def key(self, slot: str) -> str:
         """The name of a slot in `state`."""
@@ -259,6 +282,9 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._reset()
 
 
+_observed = torch.optim.Optimizer.profile_hook_step(BaseOptimizer._step)
+
+
 class Optimizer(BaseOptimizer):
     """Any rule as a `torch.optim.Optimizer`.
 
@@ -288,55 +314,15 @@ class Optimizer(BaseOptimizer):
         return {**super().__getstate__(), "rule": self.rule}
 
 
-class _Plan:
-    """The lanes of one pattern of present gradients."""
-
-    def __init__(
-        self,
-        optimizer: BaseOptimizer,
-        rules: Sequence[tuple[Rule, Program]],
-        grads: Sequence[Tensor | None],
-    ) -> None:
-        owners = [(p, i) for i, group in enumerate(optimizer.param_groups) for p in group["params"]]
-        self.present = [i for i, g in enumerate(grads) if g is not None]
-        self.all_present = len(self.present) == len(grads)
-        sorted_in: dict[Any, list[tuple[int, Member]]] = {}
-        for place, index in enumerate(self.present):
-            p, group = owners[index]
-            rule, program = rules[group]
-            member = Member(p, optimizer._prepare(p, index, rule), group, index)
-            tensors = [p, grads[index], *member.slots(optimizer.key(s) for s in program.slots)]
-            form = tuple(x.dtype for x in tensors) if has_kernel(tensors) else None
-            sorted_in.setdefault((id(program), form), []).append((place, member))
-        self.lanes: list[tuple[list[int], Lane]] = []
-        for (_, form), found in sorted_in.items():
-            members = [member for _, member in found]
-            program = rules[members[0].group][1]
-            keys = [optimizer.key(s) for s in program.slots]
-            inner = KernelLane(program, members, keys, form) if form else EagerLane(program, members, keys)
-            numbers = ["step", *(optimizer.key(s) for s in program.scalar_slots)]
-            lane = Lane(inner, program, members, optimizer._numbers, numbers)
-            self.lanes.append(([place for place, _ in found], lane))
-        self.guarded = any(rule.guarded for rule, _ in rules)
-        self.needs_norms = self.guarded or any({"norm", "global_norm"} & {*rule.inputs} for rule, _ in rules)
-
-    def take(self, grads: Sequence[Any]) -> None:
-        """Note this step's gradients. Raises StaleError where something else has moved."""
-        present = grads if self.all_present else [grads[i] for i in self.present]
-        for places, lane in self.lanes:
-            lane.take(present if len(self.lanes) == 1 else [present[i] for i in places])
-
-    def step(self, rules: Sequence[Rule]) -> None:
-        """Take the step, or none where a guard forbids it."""
-        threads = torch.get_num_threads()
-        square = sum(lane.inner.norms(threads) for _, lane in self.lanes) if self.needs_norms else 0.0
-        if self.guarded and not math.isfinite(square):
-            return
-        for _, lane in self.lanes:
-            lane.prepare(rules, math.sqrt(square))
-        for _, lane in self.lanes:
-            lane.step(threads)
+def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
+    return len(now) == len(before) and all(map(is_, now, before))
 
 
-def _layout(p: Tensor) -> torch.memory_format:
-    return torch.preserve_format if is_dense(p) else torch.contiguous_format
+def _number_dtype() -> torch.dtype:
+    """The dtype in which torch keeps step numbers and the like."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def _filled(p: Tensor, value: float) -> Tensor:
+    """A tensor like a parameter, of one number; complex entries are pairs of it."""
+    return torch.full_like(p, complex(value, value) if p.is_complex() else value)

@@ -76,6 +76,7 @@ class SGD(BaseOptimizer):
     """Gradient descent, with momentum and Nesterov's look-ahead. See `torch.optim.SGD`."""
 
     slot_names = {"b": "momentum_buffer"}
+    keeps_step = False
     takes_sparse = True
 
     def __init__(
@@ -282,7 +283,7 @@ class Adamax(BaseOptimizer):
 class NAdam(BaseOptimizer):
     """Adam that looks ahead. See `torch.optim.NAdam`."""
 
-    slot_names = {"m": "exp_avg", "v": "exp_avg_sq"}
+    slot_names = {"m": "exp_avg", "v": "exp_avg_sq", "mu_product": "mu_product"}
 
     def __init__(
         self,

@@ -1,0 +1,333 @@
+"""What is kept from step to step, for one pattern of present gradients: where tensors are, and numbers."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter, is_, itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thalweg.kernels.table import Table
+from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory
+from thalweg.program import Program
+from thalweg.rule import Rule
+
+State = dict[str, Any]
+Columns = Sequence[Sequence[Tensor]]
+_dtype = attrgetter("dtype")
+
+
+class Numbers:
+    """One number for each parameter, such as its step number, side by side: counting is one addition.
+
+    `state` holds views of them. A tensor that other processes share stays what it is, and is read and
+    written at each step.
+
+    Attributes:
+        array: (parameters,) the numbers.
+    """
+
+    def __init__(self, count: int, dtype: torch.dtype) -> None:
+        # The memory is NumPy's: whatever becomes of the storage of a view, it stays.
+        self.array: NDArray[Any] = np.zeros(count, str(dtype).removeprefix("torch."))
+        self._views = list(torch.from_numpy(self.array).unbind())
+        self._places = list(map(Tensor.data_ptr, self._views))
+        self._dtype = dtype
+        self._shared: dict[int, Tensor] = {}
+
+    def hold(self, index: int, held: Any, initial: float) -> Tensor:
+        """The tensor that is to hold a parameter's number, which `held` has held so far (None: nothing).
+
+        Raises:
+            TypeError, ValueError: `held` is not one number.
+        """
+        self._shared.pop(index, None)
+        if isinstance(held, Tensor):
+            if held.numel() != 1 or not has_memory(held):
+                raise ValueError(f"is one number, got a tensor of shape {tuple(held.shape)}")
+            if held.is_cpu and held.is_shared():  # type: ignore[no-untyped-call]
+                self._shared[index] = held
+        self.array[index] = initial if held is None else float(held)
+        view = self._views[index]
+        if view.data_ptr() != self._places[index] or view.dtype != self._dtype or view.dim():
+            view = self._views[index] = torch.from_numpy(self.array)[index]
+        return self._shared.get(index, view)
+
+    def read(self) -> None:
+        """Take note of what other processes wrote."""
+        for index, held in self._shared.items():
+            self.array[index] = float(held)
+
+    def write(self) -> None:
+        """Let other processes see."""
+        for index, held in self._shared.items():
+            held.fill_(self.array[index])
+
+
+@dataclass
+class Member:
+    """One parameter with a gradient.
+
+    Attributes:
+        param: the parameter.
+        state: its state, as `optimizer.state` holds it.
+        group: index of its parameter group.
+        index: its place among all of the optimizer's parameters.
+    """
+
+    param: Tensor
+    state: State
+    group: int
+    index: int
+
+
+@dataclass
+class Row:
+    """What parameters at one step number share.
+
+    Attributes:
+        rule: with its hyperparameters.
+        t: number of the step being taken, from 1.
+        scalars: the scalar slots before it.
+        kernel: what the kernel is told.
+        new: the scalar slots after it.
+    """
+
+    rule: Rule
+    t: int
+    scalars: dict[str, float]
+    kernel: tuple[float, ...]
+    new: dict[str, float]
+
+
+class Eager:
+    """Parameters without a kernel: the rule as written runs on torch's own operations.
+
+    The half types compute in float32, and complex numbers as pairs of reals, as in the kernels.
+    """
+
+    def __init__(self, program: Program, columns: Columns, name: Callable[[int, int], str]) -> None:
+        self.slots = tuple(program.slots)
+        self._columns = columns
+        self._norms: list[Tensor] = []
+        for row, column in enumerate(columns):
+            for i, (p, x) in enumerate(zip(columns[0], column, strict=True)):
+                if x.shape != p.shape:
+                    raise ValueError(
+                        f"{name(row, i)} has shape {tuple(x.shape)}, its parameter {tuple(p.shape)}"
+                    )
+                if not has_memory(x):
+                    raise ValueError(
+                        f"{name(row, i)} has too little memory: its storage has been emptied or made smaller"
+                    )
+
+    def holds(self, columns: Columns) -> bool:
+        """Whether these can be stepped so; notes where they are."""
+        self._columns = columns
+        return all(x.layout == torch.strided and has_memory(x) for column in columns for x in column) and all(
+            x.shape == p.shape for column in columns for p, x in zip(columns[0], column, strict=True)
+        )
+
+    def norms(self) -> float:
+        """Compute each gradient's norm; return the sum of their squares."""
+        self._norms = [torch.linalg.vector_norm(_wide(g)) for g in self._columns[1]]
+        return float(sum(float(n) ** 2 for n in self._norms))
+
+    def step(self, rows: Sequence[Row], row_of: Sequence[int], global_norm: float) -> None:
+        """Take the step: the member `i` at `rows[row_of[i]]`."""
+        for i, (p, g, *slots) in enumerate(zip(*self._columns, strict=True)):
+            row = rows[row_of[i]]
+            state: dict[str, Any] = dict.fromkeys(row.rule.slots, 0.0) | row.scalars
+            state |= {slot: _wide(x) for slot, x in zip(self.slots, slots, strict=True)}
+            norm = self._norms[i] if self._norms else None
+            param = _wide(p)
+            step, new = row.rule.at(row.t).advance(row.t, _wide(g), param, state, norm, global_norm)
+            _real(p).copy_(param - step)
+            for slot, x in zip(self.slots, slots, strict=True):
+                _real(x).copy_(new[slot])
+
+
+class Members:
+    """Parameters that take one program's step, and the numbers kept for each: step number, scalar slots.
+
+    Args:
+        program: of their rule.
+        members: the parameters.
+        grads: a gradient for each.
+        numbers: for the step number and each scalar slot, its key in `state` (None: it is not kept there)
+            and the numbers of all parameters.
+        keys: names in `state`, of the program's slots in order.
+        name: what to call an array of a member, of its row (0: the parameter, 1: its gradient, then the
+            slots) and its place.
+
+    Raises:
+        ValueError: a tensor does not fit, or its memory does not hold its entries.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        members: Sequence[Member],
+        grads: Sequence[Tensor],
+        numbers: Sequence[tuple[str | None, Numbers]],
+        keys: Sequence[str],
+        name: Callable[[int, Member], str],
+    ) -> None:
+        self._program, self._members, self._keys = program, members, keys
+        self._numbers = [held for _, held in numbers]
+        self._index = np.array([m.index for m in members])
+        self._states = [m.state for m in members]
+        self._views = [(key, self._column(key)) for key, _ in numbers if key is not None]
+        self._places = [list(map(Tensor.data_ptr, views)) for _, views in self._views]
+        self._kinds = [list(map(_dtype, views)) for _, views in self._views]
+        self._seen: list[bytes] = []
+        self._at: list[tuple[int, int, dict[str, float]]] = []
+        self._row_of = np.zeros(len(members), np.int64)
+        self._rows: list[Row] = []
+        self._global_norm = 0.0
+
+        columns = [[m.param for m in members], grads, *map(self._column, keys)]
+        for row, column in enumerate(columns):
+            for x, member in zip(column, members, strict=True):
+                if not isinstance(x, Tensor):
+                    raise TypeError(f"{name(row, member)} is a tensor, got {x!r}")
+        kernel = [has_kernel(of_member) for of_member in zip(*columns, strict=True)]
+        self._in_table = [i for i, has in enumerate(kernel) if has]
+        self._others = [i for i, has in enumerate(kernel) if not has]
+        self._table = self._eager = None
+        if self._in_table:
+            placed = [members[i] for i in self._in_table]
+            self._table = Table(
+                TENSORS, program, self._some(columns, self._in_table), lambda row, i: name(row, placed[i])
+            )
+        if self._others:
+            other = [members[i] for i in self._others]
+            self._eager = Eager(
+                program, self._some(columns, self._others), lambda row, i: name(row, other[i])
+            )
+
+    def take(self, grads: Sequence[Tensor]) -> bool:
+        """Whether all that was prepared still holds with these gradients; where they are is then known."""
+        try:
+            held = [self._column(key) for key, _ in self._views]
+            columns = [[m.param for m in self._members], grads, *map(self._column, self._keys)]
+        except KeyError:
+            return False
+        for (_, views), tensors, places, kinds in zip(
+            self._views, held, self._places, self._kinds, strict=True
+        ):
+            if not (
+                all(map(is_, views, tensors))
+                and list(map(Tensor.data_ptr, tensors)) == places
+                and list(map(_dtype, tensors)) == kinds
+            ):
+                return False
+        return (self._table is None or self._table.holds(self._some(columns, self._in_table))) and (
+            self._eager is None or self._eager.holds(self._some(columns, self._others))
+        )
+
+    def norms(self, threads: int) -> float:
+        """Compute each gradient's norm; return the sum of their squares."""
+        return (self._table.norms(threads) if self._table else 0.0) + (
+            self._eager.norms() if self._eager else 0.0
+        )
+
+    def prepare(self, rules: Sequence[Rule], global_norm: float) -> None:
+        """Compute what the step needs; nothing is changed yet, and a schedule may still refuse."""
+        for numbers in self._numbers:
+            numbers.read()
+        if self._snapshot() != self._seen:
+            self._read()
+        self._rows = []
+        for group, t, scalars in self._at:
+            kernel, new = self._program.scalars_at(t + 1, rules[group], scalars, global_norm)
+            self._rows.append(Row(rules[group], t + 1, scalars, kernel, new))
+        self._global_norm = global_norm
+
+    def step(self, threads: int) -> None:
+        """Take the step that was prepared."""
+        if self._table:
+            row_of = self._row_of if self._eager is None else self._row_of[self._in_table]
+            self._table.step(row_of, [row.kernel for row in self._rows], threads)
+        if self._eager:
+            self._eager.step(self._rows, self._row_of[self._others].tolist(), self._global_norm)
+        steps, *slots = self._numbers
+        steps.array[self._index] += 1
+        for numbers, slot in zip(slots, self._program.scalar_slots, strict=True):
+            kept = np.array([row.new[slot] for row in self._rows], numbers.array.dtype)
+            numbers.array[self._index] = kept[self._row_of]
+            for row, value in zip(self._rows, kept.tolist(), strict=True):
+                row.new[slot] = value  # as a state that is saved and loaded has it
+        for numbers in self._numbers:
+            numbers.write()
+        self._at = [(group, row.t, row.new) for (group, _, _), row in zip(self._at, self._rows, strict=True)]
+        self._seen = self._snapshot()
+
+    def _column(self, key: str) -> list[Any]:
+        return list(map(itemgetter(key), self._states))
+
+    def _some(self, columns: Columns, places: Sequence[int]) -> Columns:
+        if len(places) == len(self._members):
+            return columns
+        return [[column[i] for i in places] for column in columns]
+
+    def _snapshot(self) -> list[bytes]:
+        return [numbers.array[self._index].tobytes() for numbers in self._numbers]
+
+    def _read(self) -> None:
+        """Sort the members by group, step number and scalar slots."""
+        rows: dict[tuple[float, ...], int] = {}
+        columns = [numbers.array[self._index].tolist() for numbers in self._numbers]
+        for i, (member, *values) in enumerate(zip(self._members, *columns, strict=True)):
+            self._row_of[i] = rows.setdefault((member.group, *values), len(rows))
+        names = tuple(self._program.scalar_slots)
+        self._at = [
+            (int(group), int(t), dict(zip(names, scalars, strict=True))) for group, t, *scalars in rows
+        ]
+
+
+class Plan:
+    """The members of each program, for one pattern of present gradients.
+
+    Args:
+        members: lists of members, each with the gradients' places among those of all parameters.
+        rules: the rule of each parameter group.
+    """
+
+    def __init__(self, members: Iterable[tuple[list[int], Members]], rules: Sequence[Rule]) -> None:
+        self._members = list(members)
+        self._guarded = any(rule.guarded for rule in rules)
+        asked = {name for rule in rules for name in rule.inputs}
+        self._needs_norms = self._guarded or bool({"norm", "global_norm"} & asked)
+
+    def take(self, grads: Sequence[Tensor | None]) -> bool:
+        """Whether all that was prepared still holds with these gradients; where they are is then known."""
+        for places, members in self._members:
+            if not members.take(grads if len(places) == len(grads) else [grads[i] for i in places]):  # type: ignore[arg-type, misc]
+                return False
+        return True
+
+    def step(self, rules: Sequence[Rule]) -> None:
+        """Take the step, or none where a guard forbids it."""
+        threads = torch.get_num_threads()
+        square = sum(m.norms(threads) for _, m in self._members) if self._needs_norms else 0.0
+        if self._guarded and not math.isfinite(square):
+            return
+        for _, members in self._members:
+            members.prepare(rules, math.sqrt(square))
+        for _, members in self._members:
+            members.step(threads)
+
+
+def _real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _wide(x: Tensor) -> Tensor:
+    """A tensor as the rule as written computes with it."""
+    x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
