@@ -1,4 +1,4 @@
-"""Storage moved under an optimizer, settings changed between steps: followed as torch follows them, or refused."""
+"""Storage moved under an optimizer, settings changed between steps: followed as torch does, or refused."""
 
 import re
 from collections.abc import Callable

@@ -12,8 +12,7 @@ hyperparameters (`beta1`, `learning_rate`, `decay_rate`).
 
 import math
 import os
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 
 from thalweg import statefile
 from thalweg.errors import UnknownRuleError, nearest
-from thalweg.kernels.cpu import Batch
+from thalweg.kernels.arrays import ARRAYS
+from thalweg.kernels.table import Table
 from thalweg.program import Program, trace
 from thalweg.registry import find, known_as, meant_by, rules, spelled
 from thalweg.rule import Rule, Scalar
@@ -67,8 +67,7 @@ class Optimizer:
         self.threads = threads or usable_processors()
         self._slots: dict[str, dict[Any, Array]] = {}  # for each parameter: its keys; its name once loaded
         self._scalars: dict[str, float] = {}
-        self._proven: list[tuple[Any, ...]] = []  # layouts of parameters that were found to share nothing
-        self._batches: dict[Any, tuple[list[Any], Batch]] = {}
+        self._table: Table | None = None
 
     @property
     def rule(self) -> Rule:
@@ -124,7 +123,7 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         slots = {slot: {k: a.copy() for k, a in arrays.items()} for slot, arrays in self._slots.items()}
-        return {**vars(self), "_slots": slots, "_batches": {}}  # kernels are found again
+        return {**vars(self), "_slots": slots, "_table": None}  # it is built again
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -154,33 +153,25 @@ class Optimizer:
                     self._slots[slot][name] = np.full(p.shape, initial[slot], p.dtype)
         scalars = {slot: self._scalars.get(slot, initial[slot]) for slot in program.scalar_slots}
 
-        stand_ins = {k: p if _is_plain(p) else p.copy(order="C") for k, p in named.items()}
-        dense = _gradients(gradients, stand_ins)
-        batches = [
-            (keys, self._batch(program, dtype, keys, named)) for dtype, keys in _by_dtype(named).items()
+        columns: list[list[Array]] = [
+            list(named.values()),
+            [np.asarray(gradients[k], p.dtype) for k, p in named.items()],
+            *([self._slots[slot][k] for k in named] for slot in program.slots),
         ]
-        for keys, batch in batches:
-            columns = [stand_ins, dense, *(self._slots[slot] for slot in program.slots)]
-            for row, arrays in enumerate(columns):
-                batch.addresses[row] = [_address(arrays[k]) for k in keys]
-
-        global_norm = 0.0
-        if self.rule.guarded or {"norm", "global_norm"} & {*self.rule.inputs}:
-            squares = 0.0
-            for _, batch in batches:
-                of_tensors = batch.squared_norms(self.threads)
-                batch.norms[:] = np.sqrt(of_tensors)
-                squares += float(of_tensors.sum())
-            if self.rule.guarded and not math.isfinite(squares):
-                return
-            global_norm = math.sqrt(squares)
-        kernel, new = program.scalars_at(self.t + 1, self.rule, scalars, global_norm)
-        for _, batch in batches:
-            batch.scalars[0] = kernel
-            batch.step(self.threads)
-        for name, p in named.items():
-            if stand_ins[name] is not p:
-                p[...] = stand_ins[name]
+        if self._table is None or self._table.program is not program or not self._table.holds(columns):
+            _check_apart(named)
+            self._table = Table(ARRAYS, program, columns, _namer([*named], program))
+        try:
+            global_norm = 0.0
+            if self.rule.guarded or {"norm", "global_norm"} & {*self.rule.inputs}:
+                squares = self._table.norms(self.threads)
+                if self.rule.guarded and not math.isfinite(squares):
+                    return
+                global_norm = math.sqrt(squares)
+            kernel, new = program.scalars_at(self.t + 1, self.rule, scalars, global_norm)
+            self._table.step(np.zeros(len(named), np.int64), [kernel], self.threads)
+        finally:
+            self._table.release()
         self._scalars = new
         self.t += 1
 
@@ -258,9 +249,6 @@ class Optimizer:
                 raise TypeError(f"{what} is read-only and cannot be updated in place; make it a copy")
             if np.shape(grads[keys]) != p.shape:
                 raise ValueError(f"{what} has shape {p.shape}, its gradient {np.shape(grads[keys])}")
-        if (layouts := _layouts(params)) != self._proven:
-            _check_apart(params)
-            self._proven = layouts
         for slot, arrays in self._slots.items():
             if arrays and arrays.keys() != params.keys():
                 by_name = {name: keys for keys, name in _names(params).items()}
@@ -271,16 +259,6 @@ class Optimizer:
             for keys, a in arrays.items():
                 if a.shape != params[keys].shape:
                     raise ValueError(f"{_what(keys)} has shape {params[keys].shape}, its state {a.shape}")
-
-    def _batch(self, program: Program, dtype: str, keys: list[Keys], params: dict[Keys, Array]) -> Batch:
-        """The kernel's table for the parameters of one dtype, kept while their sizes stay."""
-        form = [(k, params[k].size, *(self._slots[s][k].dtype.name for s in program.slots)) for k in keys]
-        found = self._batches.get((id(program), dtype))
-        if found is None or found[0] != form:
-            slots = tuple(self._slots[s][keys[0]].dtype.name for s in program.slots)
-            found = form, Batch(program, (dtype, dtype, *slots), [params[k].size for k in keys])
-            self._batches[id(program), dtype] = found
-        return found[1]
 
 
 class _Named(Optimizer):
@@ -404,16 +382,22 @@ def _is_lasting(key: Any) -> bool:
     )
 
 
-def _layouts(params: Mapping[Keys, Array]) -> list[tuple[Any, ...]]:
-    """All that bears on where in memory the parameters' entries lie."""
-    return [(_address(p), p.shape, p.strides, p.itemsize) for p in params.values()]
+def _namer(params: Sequence[Keys], program: Program) -> Callable[[int, int], str]:
+    """What to call the arrays of a table, of parameters in this order."""
+
+    def name(row: int, place: int) -> str:
+        of = ["", "the gradient of ", *(f"the slot {slot!r} of " for slot in program.slots)][row]
+        return f"{of}{_what(params[place])}"
+
+    return name
 
 
 def _check_apart(params: Mapping[Keys, Array]) -> None:
     """Raises ValueError where two entries of the parameters are one in memory."""
     reaching: list[tuple[int, Keys]] = []  # the parameters met so far, by where they end
     for begin, end, keys in sorted(
-        ((*_extent(p), keys) for keys, p in params.items() if p.size), key=lambda found: found[:2]
+        ((*ARRAYS.layout(p).extent, keys) for keys, p in params.items() if p.size),
+        key=lambda found: found[:2],
     ):
         p = params[keys]
         reach = p.itemsize  # of the axes with shorter strides
@@ -431,54 +415,11 @@ def _check_apart(params: Mapping[Keys, Array]) -> None:
         reaching.append((end, keys))
 
 
-def _extent(a: Array) -> tuple[int, int]:
-    """The first byte of an array, and the byte after its last."""
-    reaches = [stride * (count - 1) for stride, count in zip(a.strides, a.shape, strict=True)]
-    address = _address(a)
-    return address + sum(r for r in reaches if r < 0), address + sum(r for r in reaches if r > 0) + a.itemsize
-
-
 def _share(a: Array, b: Array) -> bool:
     try:
         return np.shares_memory(a, b, max_work=_PATIENCE)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:  # not even NumPy can tell: not to be relied on
         return True
-
-
-def _gradients(grads: Mapping[Keys, Array], params: Mapping[Keys, Array]) -> dict[Keys, Array]:
-    """The gradients as the kernel reads them: the same arrays where that is possible.
-
-    Args:
-        grads: the gradients.
-        params: the parameters as the kernel updates them, plain and apart.
-    """
-    extents = sorted(_extent(p) for p in params.values() if p.size)
-    found = {}
-    for keys, g in grads.items():
-        g = np.asarray(g, params[keys].dtype)
-        if _is_plain(g):
-            begin, end = _extent(g)
-            before = bisect_left(extents, (end,)) - 1  # the last parameter that begins before g ends
-            if before < 0 or extents[before][1] <= begin:
-                found[keys] = g
-                continue
-        found[keys] = g.copy(order="C")
-    return found
-
-
-def _by_dtype(params: dict[Keys, Array]) -> dict[str, list[Keys]]:
-    found: dict[str, list[Keys]] = {}
-    for keys, p in params.items():
-        found.setdefault(p.dtype.name, []).append(keys)
-    return found
-
-
-def _is_plain(a: Array) -> bool:
-    return bool(a.flags.c_contiguous and a.flags.aligned)
-
-
-def _address(a: Array) -> int:
-    return int(a.__array_interface__["data"][0])
 
 
 _classes: dict[type[Rule], type[Optimizer]] = {}

@@ -21,6 +21,8 @@ Columns = Sequence[Sequence[Any]]
 
 # How many sets of addresses to remember as disjoint: gradients come back to the same few places.
 _PROVEN = 256
+# The row of a table that is only read.
+_GRADIENTS = 1
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,22 @@ class Part:
         for (row, place), address in self._fixed.items():
             self.batch.addresses[row, place] = address
 
-    def load(self, columns: Columns) -> None:
-        """Fill the copies."""
+    def read(self, columns: Columns) -> None:
+        """Fill the copies of gradients, before any parameter is written: they may share memory."""
         for row, place, copy in self._copies:
-            self._arrays.copy(copy, columns[row][self.places[place]])
+            if row == _GRADIENTS:
+                self._arrays.copy(copy, columns[row][self.places[place]])
+
+    def load(self, columns: Columns) -> None:
+        """Fill the copies of parameters and state."""
+        for row, place, copy in self._copies:
+            if row != _GRADIENTS:
+                self._arrays.copy(copy, columns[row][self.places[place]])
 
     def store(self, columns: Columns) -> None:
         """Bring the copies' new entries back: parameters, then state."""
         for row, place, copy in self._copies:
-            if row != 1:  # a gradient is only read
+            if row != _GRADIENTS:
                 self._arrays.copy(columns[row][self.places[place]], copy)
 
 
@@ -197,10 +206,15 @@ class Table:
         self.columns = columns
         return True
 
+    def release(self) -> None:
+        """Let go of the arrays: gradients are not kept alive until the next step."""
+        self.columns = ()
+
     def norms(self, threads: int) -> float:
         """Compute each gradient's norm; return the sum of their squares."""
         total = 0.0
         for part in self.parts:
+            part.read(self.columns)
             part.load(self.columns)
             squares = part.batch.squared_norms(threads)
             part.batch.norms[:] = np.sqrt(squares)
@@ -215,6 +229,8 @@ class Table:
             scalars: (rows, kernel scalars) what the kernel is told.
             threads: how many may be used.
         """
+        for part in self.parts:
+            part.read(self.columns)
         for part in self.parts:
             batch = part.batch
             batch.rows[:] = row_of if len(self.parts) == 1 else row_of[part.places]
@@ -258,7 +274,7 @@ class Table:
         return pairs
 
     def _only_read(self, number: int) -> bool:
-        return number // self._width == 1
+        return number // self._width == _GRADIENTS
 
     def _copied(self, layouts: list[list[Layout]], met: list[tuple[int, int]]) -> list[dict[int, Any]]:
         """For each row the copies of what is not read where it lies, by place."""
@@ -305,8 +321,10 @@ def _check(layouts: list[list[Layout]], name: Callable[[int, int], str]) -> None
                     f"{name(row, place)} needs {x.extent[1] - x.extent[0]} bytes, its memory holds "
                     f"{max(0, x.memory[1] - x.extent[0])}: its storage has been emptied or made smaller"
                 )
-            if row != 1 and any(
-                size > 1 and stride == 0 for size, stride in zip(x.shape, x.strides, strict=True)
+            if (
+                row != _GRADIENTS
+                and x.length
+                and any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.strides, strict=True))
             ):
                 raise ValueError(
                     f"{name(row, place)} holds one entry in several places (an expanded array), which "

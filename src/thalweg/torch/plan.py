@@ -132,6 +132,10 @@ class Eager:
             x.shape == p.shape for column in columns for p, x in zip(columns[0], column, strict=True)
         )
 
+    def release(self) -> None:
+        """Let go of the tensors."""
+        self._columns = ()
+
     def norms(self) -> float:
         """Compute each gradient's norm; return the sum of their squares."""
         self._norms = [torch.linalg.vector_norm(_wide(g)) for g in self._columns[1]]
@@ -267,6 +271,12 @@ class Members:
         self._at = [(group, row.t, row.new) for (group, _, _), row in zip(self._at, self._rows, strict=True)]
         self._seen = self._snapshot()
 
+    def release(self) -> None:
+        """Let go of tensors: gradients are not kept alive until the next step."""
+        for part in (self._table, self._eager):
+            if part:
+                part.release()
+
     def _column(self, key: str) -> list[Any]:
         return list(map(itemgetter(key), self._states))
 
@@ -312,15 +322,19 @@ class Plan:
         return True
 
     def step(self, rules: Sequence[Rule]) -> None:
-        """Take the step, or none where a guard forbids it."""
-        threads = torch.get_num_threads()
-        square = sum(m.norms(threads) for _, m in self._members) if self._needs_norms else 0.0
-        if self._guarded and not math.isfinite(square):
-            return
-        for _, members in self._members:
-            members.prepare(rules, math.sqrt(square))
-        for _, members in self._members:
-            members.step(threads)
+        """Take the step, or none where a guard forbids it; then let go of the gradients."""
+        try:
+            threads = torch.get_num_threads()
+            square = sum(m.norms(threads) for _, m in self._members) if self._needs_norms else 0.0
+            if self._guarded and not math.isfinite(square):
+                return
+            for _, members in self._members:
+                members.prepare(rules, math.sqrt(square))
+            for _, members in self._members:
+                members.step(threads)
+        finally:
+            for _, members in self._members:
+                members.release()
 
 
 def _real(x: Tensor) -> Tensor:
