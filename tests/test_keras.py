@@ -170,7 +170,7 @@ def float64():
 def path(request, monkeypatch):
     """The ways of taking a step: by the kernel, and by the back end's own operations."""
     if BACKEND == "torch" and request.param == "arrays":
-        monkeypatch.setattr("thalweg.keras.fused._has_kernel", lambda x: False)
+        monkeypatch.setattr("thalweg.keras.fused.has_kernel", lambda tensors: False)
     return request.param
 
 
@@ -1013,7 +1013,7 @@ def test_each_gradient_goes_to_its_variable():
     take(optimizer, [b, a], [ones])
     np.testing.assert_allclose(numpy(a), start[0] - 1.5, rtol=1e-6)
     np.testing.assert_allclose(numpy(b), start[1] - 1.5, rtol=1e-6)
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="2 gradients for 1 variables"):
         optimizer.apply([torch.ones(3), torch.ones(3)], [b])
 
 
@@ -1033,7 +1033,7 @@ def test_a_gradient_of_another_shape_is_refused():
     (p,) = variables((3, 2))
     optimizer = thalweg.keras.SGD(0.1)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="must match"):
+        with pytest.raises(ValueError, match=r"the gradient of \w+ has shape \(2, 3\), \w+ \(3, 2\)"):
             optimizer.apply([torch.ones(2, 3)], [p])
         take(optimizer, [p], gradients([p], 1))
 

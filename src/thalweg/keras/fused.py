@@ -1,12 +1,12 @@
 """The step on Keras's torch back end: one kernel call on the variables' own tensors.
 
-Between steps only gradients move. A plan keeps the kernel's table, makes sure at each step that nothing
-else has moved, and leaves everything unusual to Keras's own way through `apply`.
+Between steps only gradients move. A plan keeps the table of tensors, which is proven before each step,
+and leaves everything unusual to Keras's own way through `apply`.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter, is_
 from typing import Any
 
@@ -17,18 +17,13 @@ from torch import Tensor
 
 from thalweg.keras.base import DECAYS, ArrayOptimizer
 from thalweg.keras.scheduled import Scheduled
-from thalweg.kernels import threads
-from thalweg.kernels.cpu import Batch
+from thalweg.kernels.table import Table
+from thalweg.kernels.tensors import TENSORS, has_kernel
 from thalweg.program import trace
 from thalweg.rule import Rule
-from thalweg.sources import DTYPES
-
-_DTYPES = {getattr(torch, name): name for name in DTYPES}
-threads.look_again()  # torch, imported above, brings OpenMP threads
 
 _tensor = attrgetter("_value")
 _constraint = attrgetter("_constraint")
-_look = attrgetter("dtype", "shape", "is_cpu")
 # How many sets of variables with a gradient to remember (alternating losses, experts).
 _PLANS = 8
 
@@ -72,12 +67,14 @@ class FusedOptimizer(ArrayOptimizer):
 
     def _plan(self, grads: Sequence[Any], variables: Sequence[Any]) -> "Plan | None":
         """The plan for these gradients, which it has taken; None where there is no kernel for them."""
+        if len(grads) != len(variables):
+            raise ValueError(f"{type(self).__name__}: {len(grads)} gradients for {len(variables)} variables")
         own, rule = self._own, self._treated()
         key = (*map(id, variables), *(getattr(g, "dtype", None) for g in grads))
         plan = own.plans.get(key)
         if plan is None or not plan.take(grads, variables):
             plan = self._prepare(rule, variables, grads)
-            if plan is None or not plan.take(grads, variables):
+            if plan is None:
                 return None
             if len(own.plans) > _PLANS:
                 own.plans.clear()
@@ -88,16 +85,14 @@ class FusedOptimizer(ArrayOptimizer):
     def _prepare(self, rule: Rule, variables: Sequence[Any], grads: Sequence[Any]) -> "Plan | None":
         own = self._own
         indices = [self._get_variable_index(v) for v in variables]
-        columns = [[own.slots[slot][i] for i in indices] for slot in trace(rule).slots]
-        tensors = [list(map(_tensor, of_slot)) for of_slot in (variables, *columns)]
-        readable = all(map(_has_kernel, itertools.chain(grads, *tensors)))
-        plain = readable and all(x.is_contiguous() for of_slot in tensors[1:] for x in of_slot)
-        alike = plain and all(g.shape == p.shape for g, p in zip(grads, tensors[0], strict=True))
-        numbers = map(_tensor, (self._iterations, *own.scalars.values()))
-        if not (alike and all(x.is_cpu for x in numbers)):
+        slots = [[own.slots[slot][i] for i in indices] for slot in trace(rule).slots]
+        tensors = [list(map(_tensor, column)) for column in (variables, *slots)]
+        if not has_kernel(itertools.chain(grads, *tensors)):
+            return None
+        if not all(x.is_cpu for x in map(_tensor, (self._iterations, *own.scalars.values()))):
             return None
         decays = [self._use_weight_decay(v) for v in variables]
-        return Plan(rule, [variables, *columns], own.scalars, grads, decays)
+        return Plan(rule, [variables, *slots], [self._iterations, *own.scalars.values()], grads, decays)
 
     def _rate(self) -> float:
         """The learning rate of this step."""
@@ -113,119 +108,74 @@ _apply_uncompiled = torch.compiler.disable(FusedOptimizer.apply)  # type: ignore
 
 
 class Plan:
-    """Variables that are stepped together, on tables of where they are.
+    """Variables that are stepped together, on a table of where they are.
 
     Args:
         rule: the rule within its treatments.
         columns: the variables, then those of each of the program's slots in order.
-        scalars: the variable of each slot that is one number.
-        grads: gradients like those to come.
+        numbers: the variable of the number of steps taken, and of each slot that is one number.
+        grads: this step's gradients.
         decays: whether weight decay acts on each variable.
+
+    Raises:
+        ValueError: a tensor does not fit, or its storage does not hold it.
     """
 
     def __init__(
         self,
         rule: Rule,
         columns: Sequence[Sequence[Any]],
-        scalars: Mapping[str, Any],
+        numbers: Sequence[Any],
         grads: Sequence[Tensor],
         decays: Sequence[bool],
     ) -> None:
-        self.rule, self.program = rule, trace(rule)
-        self.variables = columns[0]
-        self.scalars = scalars
-        self.needs_norms = bool({"norm", "global_norm"} & {*rule.inputs})
-        self.spared = {} if all(decays) else {n: 0.0 for n in DECAYS if n in rule.hyperparameters}
-        self._all = list(itertools.chain(*columns))
-        self._tensors = list(map(_tensor, self._all))
-        self._addresses = list(map(Tensor.data_ptr, self._tensors))
-        self._strides = list(map(Tensor.stride, self._tensors))
-        self.params = self._tensors[: len(self.variables)]
-        self._looks = [_look(g) for g in grads]
-        self._grads: list[Tensor] = []
-        # A variable that is not contiguous is stepped in a copy that is.
-        strided = [p.detach() for p in self.params if not p.is_contiguous()]
-        self.copies = [(p, torch.empty(p.shape, dtype=p.dtype)) for p in strided]
-        copies = {p.data_ptr(): copy for p, copy in self.copies}
-        self.lanes: list[tuple[list[int], Batch]] = []
-        for form, places in self._forms(columns, grads).items():
-            batch = Batch(self.program, form, [self.params[i].numel() for i in places])
-            for row, column in enumerate(columns):
-                found = [_tensor(column[i]) for i in places]
-                batch.addresses[row + (row > 0)] = [copies.get(x.data_ptr(), x).data_ptr() for x in found]
-            batch.rows[:] = [int(bool(self.spared) and not decays[i]) for i in places]
-            batch.scalars = np.empty((2 if self.spared else 1, len(self.program.kernel_scalars)))
-            self.lanes.append((places, batch))
-
-    @staticmethod
-    def _forms(columns: Sequence[Sequence[Any]], grads: Sequence[Tensor]) -> dict[tuple[str, ...], list[int]]:
-        """The places of the variables of each set of dtypes: of variable, gradient and slots."""
-        forms: dict[tuple[str, ...], list[int]] = {}
-        for i, (grad, of_variable) in enumerate(zip(grads, zip(*columns, strict=True), strict=True)):
-            p, *slots = (_DTYPES[_tensor(v).dtype] for v in of_variable)
-            forms.setdefault((p, _DTYPES[grad.dtype], *slots), []).append(i)
-        return forms
+        self.rule, self._program = rule, trace(rule)
+        self.variables, self._slots = columns[0], columns[1:]
+        self._numbers = numbers
+        self._needs_norms = bool({"norm", "global_norm"} & {*rule.inputs})
+        # A second row of scalars, without decay, for the variables that are excluded from it.
+        self._undecayed = {} if all(decays) else {n: 0.0 for n in DECAYS if n in rule.hyperparameters}
+        self._row_of = np.array([int(bool(self._undecayed) and not d) for d in decays], np.int64)
+        self._table = Table(TENSORS, self._program, self._columns(grads), self._name)
 
     def take(self, grads: Sequence[Any], variables: Sequence[Any]) -> bool:
         """Note where this step's gradients are; False where anything is not as it was."""
-        try:
-            looks = list(map(_look, grads))
-            addresses = list(map(Tensor.data_ptr, grads))
-        except (AttributeError, TypeError, RuntimeError):  # None, another library's array, a sparse tensor
-            return False
-        if not (
-            looks == self._looks
-            and len(variables) == len(self.variables)
+        return (
+            len(grads) == len(variables) == len(self.variables)
             and all(map(is_, variables, self.variables))
-            and all(map(is_, map(_tensor, self._all), self._tensors))
-            and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
-            and list(map(Tensor.stride, self._tensors)) == self._strides
-        ):
-            return False
-        if not all(map(Tensor.is_contiguous, grads)):
-            self._grads = [g.contiguous() for g in grads]  # kept until the step is done
-            addresses = list(map(Tensor.data_ptr, self._grads))
-        for places, batch in self.lanes:
-            batch.addresses[1] = addresses if len(self.lanes) == 1 else [addresses[i] for i in places]
-        return True
+            and self._table.holds(self._columns(grads))
+        )
 
     def step(self, t: int, rate: float) -> None:
         """Take step `t` (from 1) with the gradients noted, at this learning rate."""
-        team, global_norm = torch.get_num_threads(), 0.0
-        if self.needs_norms:
-            squares = 0.0
-            for _, batch in self.lanes:
-                of_tensors = batch.squared_norms(team)
-                batch.norms[:] = np.sqrt(of_tensors)
-                squares += float(of_tensors.sum())
-            global_norm = math.sqrt(squares)
-        values = self.rule.values_at(t)
-        if "lr" in values:
-            values = {**values, "lr": rate}
-        state = {slot: variable._value.item() for slot, variable in self.scalars.items()}
-        told, new = self.program.scalar_function(t=t, global_norm=global_norm, **state, **values)
-        rows = [told]
-        if self.spared:
-            values = {**values, **self.spared}
-            rows.append(self.program.scalar_function(t=t, global_norm=global_norm, **state, **values)[0])
-        for p, copy in self.copies:
-            copy.copy_(p)
-        for _, batch in self.lanes:
-            batch.scalars[:] = rows
-            batch.step(team)
-        for p, copy in self.copies:
-            p.copy_(copy)
-        for variable, value in zip(self.scalars.values(), new, strict=True):
+        team = torch.get_num_threads()
+        try:
+            global_norm = math.sqrt(self._table.norms(team)) if self._needs_norms else 0.0
+            values = self.rule.values_at(t)
+            if "lr" in values:
+                values = {**values, "lr": rate}
+            state = dict(zip(self._program.scalar_slots, map(_item, self._numbers[1:]), strict=True))
+            given = {"t": t, "global_norm": global_norm, **state, **values}
+            told, new = self._program.scalar_function(**given)
+            rows = [told]
+            if self._undecayed:
+                rows.append(self._program.scalar_function(**{**given, **self._undecayed})[0])
+            self._table.step(self._row_of, rows, team)
+        finally:
+            self._table.release()
+        for variable, value in zip(self._numbers[1:], new, strict=True):
             variable._value.fill_(value)
-        # Autograd learns that variables changed, as from any in-place operation.
-        torch.autograd.graph.increment_version(self.params)
+
+    def _columns(self, grads: Sequence[Any]) -> list[Sequence[Any]]:
+        p, *slots = (list(map(_tensor, column)) for column in (self.variables, *self._slots))
+        return [p, grads, *slots]
+
+    def _name(self, row: int, place: int) -> str:
+        variable = self.variables[place].path
+        if row == 1:
+            return f"the gradient of {variable}"
+        return f"{self._slots[row - 2][place].path}, state of {variable}," if row else variable
 
 
-def _has_kernel(x: Any) -> bool:
-    """Whether a CPU kernel reads it: a plain, strided tensor on the CPU, of a known dtype."""
-    return (
-        type(x) in (Tensor, torch.nn.Parameter)
-        and x.is_cpu
-        and x.layout == torch.strided
-        and x.dtype in _DTYPES
-    )
+def _item(variable: Any) -> float:
+    return variable._value.item()  # type: ignore[no-any-return]
