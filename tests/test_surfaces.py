@@ -337,6 +337,10 @@ def test_a_formula_s_surface() -> None:
         ("+".join("x" * 66), "nest deeper than 64"),
         ("-" * 300 + "x", "nest deeper than 64"),
         ("(" * 300, "this is no formula"),
+        *(
+            (f"{name}(" * 50 + "x" + ")" * 50, "written out, this formula has more than 1000 operations")
+            for name in ("tan", "sinh", "cosh")
+        ),
         ("x" * 401, "at most 400 characters; this one has 401"),
     ],
 )

@@ -27,8 +27,9 @@ __all__ = ["LIMITS", "Formula", "read"]
 
 Array: TypeAlias = NDArray[np.float64]
 
-# Of a text: its length in characters, how deep operations nest, and the size of a number as an exponent.
-LIMITS = {"length": 400, "depth": 64, "exponent": 64}
+# Of a text: its length in characters, how deep operations nest, how many there are once all is written out,
+# and the size of a number as an exponent.
+LIMITS = {"length": 400, "depth": 64, "operations": 1000, "exponent": 64}
 
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 _LATEX = {"pi": r"\pi", "e": "e"}
@@ -121,7 +122,13 @@ class _Reader:
             raise self.error(f"this is no formula: {error.msg}{hint}", self.origin[at]) from None
         except (ValueError, MemoryError, RecursionError):
             raise InvalidFormulaError("this is no formula: Python cannot read it") from None
-        return self.of(tree.body, 1)
+        found = self.of(tree.body, 1)
+        if operations(found) > LIMITS["operations"]:
+            raise InvalidFormulaError(
+                f"written out, this formula has more than {LIMITS['operations']} operations: "
+                "nest tan, sinh and cosh less deeply, for each repeats what it is applied to"
+            )
+        return found
 
     def error(self, why: str, at: int) -> InvalidFormulaError:
         return InvalidFormulaError(f"{why} (character {at + 1} of {self.text!r})")
@@ -173,6 +180,18 @@ class _Reader:
         if not isinstance(made, Expr) and not math.isfinite(made):
             raise refused("this is no finite number")
         return made
+
+
+def operations(x: Any) -> int:
+    """How many operations an expression has as it is printed, with whatever it repeats.
+
+    They are counted without being written out. Each first derivative has at most eight times as many
+    different operations, and they are what is computed.
+    """
+    count: dict[Expr, int] = {}
+    for e in walk(x):
+        count[e] = (e.op != "symbol") + sum(count[a] for a in e.args if isinstance(a, Expr))
+    return count[x] if isinstance(x, Expr) else 0
 
 
 def _is_negative(x: Any) -> bool:
