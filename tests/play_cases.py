@@ -15,7 +15,7 @@ def asked(*optimizers, **fields):
 
 
 @contextmanager
-def served(host="127.0.0.1"):
+def served(workers=None):
     """The address of a playground that runs in a thread."""
     import socket
 
@@ -24,7 +24,7 @@ def served(host="127.0.0.1"):
     from thalweg.play import application
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(application(host), log_level="warning", lifespan="off")
+        config = uvicorn.Config(application(workers=workers), log_level="warning", lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
@@ -33,3 +33,51 @@ def served(host="127.0.0.1"):
         yield f"127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
+
+
+async def over_asgi(application, method, path, headers, body=b"", *, gone=False):
+    """Status, headers and body of an answer; what the application raises is raised.
+
+    Args:
+        application: as ASGI has it.
+        method: such as GET.
+        path: with its query.
+        headers: by name.
+        body: bytes.
+        gone: whether who asks goes away before the body is through.
+    """
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8700),
+    }
+    parts = [
+        {"type": "http.request", "body": body[i : i + 16_000], "more_body": True}
+        for i in range(0, len(body), 16_000)
+    ]
+    parts.append(
+        {"type": "http.disconnect"} if gone else {"type": "http.request", "body": b"", "more_body": False}
+    )
+    told = []
+
+    async def receive():
+        return parts.pop(0) if parts else {"type": "http.disconnect"}
+
+    async def send(message):
+        told.append(message)
+
+    await application(scope, receive, send)
+    head = {name.decode(): value.decode("latin-1") for name, value in told[0]["headers"]}
+    return told[0]["status"], head, b"".join(part.get("body", b"") for part in told[1:])

@@ -1,24 +1,32 @@
 """The playground's answers, and its server's manners."""
 
+import asyncio
 import base64
 import http.client
 import io
 import json
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import thalweg
-from play_cases import asked, served
+import thalweg.play
+from play_cases import asked, over_asgi, served
 from thalweg import following
 from thalweg.errors import UnknownRuleError
 from thalweg.play import answers, facts, question
 from thalweg.play.question import BadRequestError
+from thalweg.play.workers import BusyError, Workers
 from thalweg.surfaces import Noise
 
 for needed in ("starlette", "uvicorn"):
@@ -375,9 +383,101 @@ def test_other_methods_names_and_addresses_are_refused(server):
     assert sent(server, "GET", "/api/paths")[0].status == 405
     assert sent(server, "GET", "/api/rules/nothing")[0].status == 404
     assert sent(server, "GET", "/api/surface?name=nothing")[0].status == 422
-    assert sent(server, "GET", "/", host="evil.example")[0].status == 400
+    assert sent(server, "GET", "/", host="evil.example")[0].status == 403
     response, _ = sent(server, "GET", "/rules/ada_grad")
     assert (response.status, response.headers["location"]) == (307, "/rules/adagrad")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (403, {"sec-fetch-site": "cross-site"}),
+        (403, {"sec-fetch-site": "same-site"}),
+        (403, {"origin": "http://evil.example"}),
+        (403, {"origin": "null"}),
+        (403, {"origin": "http://localhost:1"}),
+        (403, {"host": "evil.example"}),
+        (403, {"host": "127.0.0.1.evil.example"}),
+        (403, {"host": ""}),
+        (200, {"sec-fetch-site": "same-origin", "host": "localhost:1", "origin": "http://localhost:1"}),
+        (200, {"sec-fetch-site": "none"}),
+        (200, {"host": "[::1]:8700"}),
+        (200, {}),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_answers_are_for_the_page_of_this_server_alone(server, method, status, headers):
+    path, body = ("/api/surface?name=beale", None) if method == "GET" else ("/api/code", json.dumps(asked()))
+    response, said = sent(server, method, path, body, **headers)
+    assert response.status == status
+    assert status == 200 or "default-src 'none'" in response.headers["content-security-policy"]
+    assert status == 200 or json.loads(said)["error"]
+
+
+def test_a_link_from_elsewhere_opens_the_page(server):
+    away = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert sent(server, "GET", "/", **away)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "host"),
+    [(200, "192.168.1.5:8700"), (200, "[fe80::1]:8700"), (200, "localhost"), (403, "evil.example:8700")],
+)
+def test_where_others_are_let_in_no_name_leads_here_that_someone_else_may_point(status, host):
+    application = thalweg.play.application("0.0.0.0")
+    assert asyncio.run(over_asgi(application, "GET", "/api/surface?name=beale", {"host": host}))[0] == status
+
+
+def test_a_formula_that_repeats_itself_is_refused_before_it_is_written_out(server):
+    formula = "tan(" * 60 + "x" + ")" * 60
+    for method, path, body in (
+        ("GET", f"/api/surface?formula={formula}", None),
+        ("POST", "/api/paths", json.dumps(asked(surface={"formula": formula}))),
+    ):
+        response, said = sent(server, method, path, body)
+        assert response.status == 422
+        assert "more than 1000 operations" in json.loads(said)["error"]
+
+
+def test_an_answer_that_takes_too_long_is_given_up_and_the_next_one_comes():
+    async def run():
+        workers = Workers()
+        long = asked(*["adam"] * 10, surface="rosenbrock", steps=5000)
+        assert (await workers.answer("surface", "beale")).status == 200
+        workers.seconds = 0.2
+        (process,) = workers._all
+        status, _, said = await workers.answer("gif", long)
+        assert (status, b"more than the 0.2 seconds" in said) == (422, True)
+        assert process.returncode is not None
+        workers.seconds = 60
+        assert (await workers.answer("surface", "beale")).status == 200
+        (process,) = workers._all
+        process.kill()  # such as for want of memory
+        await process.wait()
+        assert (await workers.answer("surface", "beale")).status == 200
+        (process,) = workers._all - {process}
+        answer = asyncio.create_task(workers.answer("gif", long))
+        await asyncio.sleep(0.1)
+        process.kill()
+        status, _, said = await answer
+        assert (status, b"died" in said) == (422, True)
+        await workers.close()
+
+    asyncio.run(run())
+
+
+def test_as_many_wait_as_may():
+    async def run():
+        workers = Workers()
+        asked_for = [asyncio.create_task(workers.answer("surface", "beale")) for _ in range(40)]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await workers.answer("surface", "beale")
+        found = await asyncio.gather(*asked_for, return_exceptions=True)
+        assert [type(one) for one in found].count(BusyError) == 40 - 2 - 32
+        await workers.close()
+
+    asyncio.run(run())
 
 
 def test_the_page_comes_while_the_server_computes(server):
@@ -410,7 +510,7 @@ def test_the_command_serves_on_this_machine_alone_and_says_where(capsys, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    assert main(["play", "--port", "0", "--no-browser"]) == 0
+    assert main(["play", "--port", "0", "--no-browser"]) == 130
     ((address, port),) = seen
     assert address == "127.0.0.1"
     assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
@@ -419,8 +519,61 @@ def test_the_command_serves_on_this_machine_alone_and_says_where(capsys, monkeyp
 def test_a_port_that_is_taken_is_said_so(server, capsys):
     from thalweg.cli import main
 
-    assert main(["play", "--port", server.rpartition(":")[2], "--no-browser"]) == 2
-    assert "in use" in capsys.readouterr().err
+    port = server.rpartition(":")[2]
+    assert main(["play", "--port", port, "--no-browser"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"thalweg play: cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+
+
+def begun():
+    """The command, which is serving, and its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "thalweg.cli", "play", "--port", "0", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    return process, int(re.search(r":(\d+)/", process.stdout.readline())[1])
+
+
+def children(pid):
+    """The processes that a process started; those that are no more than an entry are gone."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+            found += [int(status.parent.name)] if state != "Z" and int(parent) == pid else []
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize(("number", "times"), [("SIGINT", 1), ("SIGINT", 2), ("SIGTERM", 1), ("SIGHUP", 1)])
+def test_a_signal_stops_the_server_whatever_it_is_at(number, times):
+    process, port = begun()
+    with ThreadPoolExecutor() as threads, socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"POST /api/code HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n")
+        slow.sendall(b"content-length: 100\r\n\r\n{")
+        with socket.create_connection(("127.0.0.1", port)) as gone:
+            gone.sendall(b"POST /api/code HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n")
+            gone.sendall(b"content-length: 100\r\n\r\n{")
+        assert sent(f"127.0.0.1:{port}", "POST", "/api/code", json.dumps(asked()))[0].status == 200
+        long = json.dumps(asked(*["adam"] * 10, surface="rosenbrock", steps=4000))
+        busy = threads.submit(sent, f"127.0.0.1:{port}", "POST", "/api/gif", long)
+        workers = children(process.pid)
+        time.sleep(0.3)
+        assert not busy.done()
+        for _ in range(times):
+            os.killpg(process.pid, getattr(signal, number))
+            time.sleep(0.2)
+        _, said = process.communicate(timeout=30)
+        busy.exception()
+    assert (process.returncode, said) == (128 + getattr(signal, number), "")
+    assert len(workers) == 2
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() and pid in children(1) for pid in workers):
+        assert time.monotonic() < until, "a worker outlived the server"
+        time.sleep(0.05)
 
 
 def test_what_is_missing_is_named_with_the_way_to_get_it():

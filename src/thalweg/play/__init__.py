@@ -2,8 +2,8 @@
 
     serve(port=8700)
 
-`question` checks what is asked, `answers` and `facts` answer, `server` carries both over HTTP; the
-files of `page` ask and draw.
+`question` checks what is asked, `answers` and `facts` answer, `workers` keeps an answer from taking for ever,
+`server` carries it all over HTTP; the files of `page` ask and draw.
 """
 
 from thalweg.play.server import application, serve

@@ -1,24 +1,29 @@
 """The playground over HTTP: routes, limits, and what a browser may do with the page."""
 
+import ipaddress
 import json
+import logging
+import signal
 import socket
+import threading
 import webbrowser
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
 from thalweg import __version__
 from thalweg.errors import UnknownRuleError
-from thalweg.play import answers, facts, question
-from thalweg.play.question import BadRequestError, Question
+from thalweg.play import facts
+from thalweg.play.question import BadRequestError
+from thalweg.play.workers import ANSWERS, BusyError, Workers
 
 __all__ = ["application", "serve"]
 
-# Of a request's body, in bytes; how many answers are computed at once, and how many may wait.
-BODY, AT_ONCE, WAITING = 64_000, 2, 32
+# Of a request's body, in bytes. How many seconds requests have to end in once the server is stopped.
+BODY, GRACE = 64_000, 1
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -45,21 +50,59 @@ def serve(host: str = "127.0.0.1", port: int = 8700, *, browser: bool = True) ->
 
     Raises:
         ImportError: what it needs is not installed.
-        OSError, OverflowError: the port is taken, or none.
+        ValueError: the port is taken, or none.
+        KeyboardInterrupt: after Ctrl-C, once all is closed.
     """
     with _needed():
         import uvicorn
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").disabled = True  # what is cut off now is no error
+            await super().shutdown(sockets)
+
     app = application(host)
-    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        # Python adds the address to the system's reason.
+        why = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+        raise ValueError(f"cannot listen on {host}, port {port}: {why}") from None
     name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}/"
-    print(f"The playground is at {url}; Ctrl-C ends it.", flush=True)
-    if browser:
-        webbrowser.open(url)
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
-    with suppress(KeyboardInterrupt):  # which uvicorn passes on once all is closed
-        uvicorn.Server(config).run(sockets=[listening])
+    config = uvicorn.Config(app, log_level="error", lifespan="on", server_header=False)
+    config.timeout_graceful_shutdown = GRACE
+    server = Server(config)
+    with listening, _hanging_up(server):
+        print(f"The playground is at {url}; Ctrl-C ends it.", flush=True)
+        if browser:
+            webbrowser.open(url)
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def _hanging_up(server: Any) -> Iterator[None]:
+    """Within: when the terminal is closed, the server is too; uvicorn knows of Ctrl-C and SIGTERM alone."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    hung_up = False
+
+    def stop(*_: object) -> None:
+        nonlocal hung_up
+        hung_up = server.should_exit = True
+
+    if before is not signal.SIG_IGN:  # as under nohup
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if hung_up:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -70,36 +113,33 @@ def _needed() -> Iterator[None]:
         raise ImportError(f"the playground needs {error.name}: pip install 'thalweg[play]'") from error
 
 
-def application(host: str = "127.0.0.1") -> Any:
+def application(host: str = "127.0.0.1", workers: Workers | None = None) -> Any:
     """The playground as an ASGI application.
 
     Args:
-        host: the address that it is served on. On a local one, requests for another name are refused, lest a
-            page from elsewhere reach it through a name of its own.
+        host: the address that it is served on.
+        workers: what computes its answers.
 
     Raises:
         ImportError: what it needs is not installed.
     """
     with _needed():
-        from anyio import CapacityLimiter
-        from anyio.to_thread import run_sync
         from starlette.applications import Starlette
         from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-        from starlette.requests import Request
+        from starlette.requests import ClientDisconnect, Request
         from starlette.responses import JSONResponse, RedirectResponse, Response
         from starlette.routing import Route
 
     Handler = Callable[[Request], Awaitable[Response]]
-    limiter: list[CapacityLimiter] = []  # made within the event loop
+    computing = workers or Workers()
 
-    async def computed(function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a function, in a thread, few at a time."""
-        if not limiter:
-            limiter.append(CapacityLimiter(AT_ONCE))
-        if limiter[0].statistics().tasks_waiting >= WAITING:
-            raise _Refused(429, "the playground is busy; ask again in a moment")
-        return await run_sync(partial(function, *arguments), limiter=limiter[0])
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            await computing.warm()
+            yield
+        finally:
+            await computing.close()
 
     def answered(handler: Handler) -> Handler:
         """A handler whose errors are answers."""
@@ -111,25 +151,27 @@ def application(host: str = "127.0.0.1") -> Any:
                 response = JSONResponse({"error": str(error)}, 422)
             except UnknownRuleError as error:
                 response = JSONResponse({"error": str(error)}, 404)
+            except BusyError:
+                response = JSONResponse({"error": "the playground is busy; ask again in a moment"}, 429)
             except _Refused as error:
                 response = JSONResponse({"error": str(error)}, error.status)
-            except ImportError as error:
-                response = JSONResponse({"error": str(error)}, 501)
+            except ClientDisconnect:
+                response = Response(status_code=400)  # which no one reads
             response.headers.update(_HEADERS)
             response.headers.setdefault("cache-control", "no-cache")
             return response
 
         return answer
 
-    def asking(answer: Callable[[Question], Any], kind: str, *, tuning: bool = False) -> Handler:
+    async def computed(name: str, document: Any) -> Response:
+        found = await computing.answer(name, document)
+        return Response(found.body, found.status, media_type=found.kind)
+
+    def asking(name: str) -> Handler:
         """A handler of requests to follow optimizers."""
 
-        def made(document: Any) -> Any:
-            return answer(question.read(document, tuning=tuning))
-
         async def handle(request: Request) -> Response:
-            content = await computed(made, await _document(request))
-            return JSONResponse(content) if kind == "json" else Response(content, media_type=kind)
+            return await computed(name, await _document(request))
 
         return handle
 
@@ -140,8 +182,10 @@ def application(host: str = "127.0.0.1") -> Any:
             wanted = {"formula": asked.get("formula")}
             if "window" in asked:
                 wanted["window"] = _json(asked["window"].encode())
-        content = await computed(lambda: answers.grid(question.surface_of(wanted)))
-        return JSONResponse(content, headers={"cache-control": "private, max-age=600"})
+        response = await computed("surface", wanted)
+        if response.status_code == 200:
+            response.headers["cache-control"] = "private, max-age=600"
+        return response
 
     async def catalogue(request: Request) -> Response:
         return JSONResponse({**facts.catalogue(), "version": __version__})
@@ -169,13 +213,6 @@ def application(host: str = "127.0.0.1") -> Any:
             from plotly.offline import get_plotlyjs
         return Response(get_plotlyjs(), media_type=_KINDS["js"], headers={"cache-control": "max-age=86400"})
 
-    posted = {
-        "paths": asking(answers.paths, "json"),
-        "tune": asking(answers.tuned, "json", tuning=True),
-        "code": asking(answers.code, "text/x-python"),
-        "csv": asking(answers.table, "text/csv"),
-        "gif": asking(answers.animation, "image/gif"),
-    }
     files = [path.name for path in (resources.files("thalweg.play") / "page").iterdir()]
     routes = [
         Route("/", answered(file)),
@@ -186,11 +223,57 @@ def application(host: str = "127.0.0.1") -> Any:
         Route("/api/languages", answered(texts)),
         Route("/api/surface", answered(surface)),
         Route("/api/rules/{name}", answered(rule)),
-        *(Route(f"/api/{name}", answered(handler), methods=["POST"]) for name, handler in posted.items()),
+        *(
+            Route(f"/api/{name}", answered(asking(name)), methods=["POST"])
+            for name in ANSWERS
+            if name != "surface"
+        ),
     ]
-    local = host in LOCAL
-    guard = Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL] if local else ["*"])
-    return Starlette(routes=routes, middleware=[guard])
+    return Starlette(routes=routes, middleware=[Middleware(_Guard, host=host)], lifespan=lifespan)
+
+
+class _Guard:
+    """Refuses what pages from elsewhere ask for.
+
+    Any page can make a browser send requests to this machine. So a request is for a name of ours, lest a page
+    reach us through a name of its own that it points here; and where the browser says which page asks for an
+    answer, that page is ours.
+    """
+
+    def __init__(self, app: Any, host: str) -> None:
+        self.app = app
+        own = () if host in LOCAL else (host.lower(), socket.gethostname().lower())
+        self.names = {*LOCAL, *own, *(f"{name}.local" for name in own)}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.datastructures import Headers
+        from starlette.responses import JSONResponse
+
+        why = self._refusal(Headers(scope=scope), scope["path"]) if scope["type"] == "http" else None
+        app = JSONResponse({"error": why}, 403, _HEADERS) if why else self.app
+        await app(scope, receive, send)
+
+    def _refusal(self, headers: Mapping[str, str], path: str) -> str | None:
+        host = headers.get("host", "").lower()
+        name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+        if name not in self.names and (self.names == {*LOCAL} or not _is_address(name)):
+            return f"the playground is not served as {name!r}; ask for it by the address that it printed"
+        if not path.startswith("/api/"):
+            return None
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
+            origin is not None and origin.partition("://")[2].lower() != host
+        ):
+            return "the playground answers its own page alone, not one from elsewhere"
+        return None
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is a number of a machine, which no one can point elsewhere."""
+    try:
+        return bool(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        return False
 
 
 class _Refused(Exception):  # noqa: N818  (an answer, not a fault of ours)
@@ -204,7 +287,7 @@ async def _document(request: Any) -> Any:
 
     The kind of content is asked for because a page from elsewhere cannot send it unasked.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise _Refused(415, "the body is JSON, its content-type application/json")
     body = b""
     async for chunk in request.stream():
