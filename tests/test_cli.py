@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -397,11 +398,77 @@ def test_it_runs_as_a_module(tmp_path):
         assert command in found.stdout
 
 
-def test_a_reader_that_has_gone_is_no_error():
+def ran(*words, shell="", **environment):
+    """A command in a process and, by a shell, with streams of its own: status, output and complaints."""
+    command = shlex.join([sys.executable, "-W", "error", "-m", "thalweg.cli", *words])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {shell}"],
+        capture_output=True,
+        env=os.environ | environment,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+FULL = "thalweg {}: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "shell", "status", "said"),
+    [
+        ("kernel adam", "> /dev/full", 1, FULL.format("kernel")),
+        ("--help", "> /dev/full", 1, FULL.format("--help")),
+        ("play --port 0 --no-browser", "> /dev/full", 1, FULL.format("play")),
+        ("rules", "> /dev/full 2>&1", 1, ""),
+        ("rules", ">&- 2>&- <&-", 0, ""),
+        ("explain adm", ">&- 2>/dev/full", 2, ""),
+    ],
+)
+def test_streams_that_cannot_be_written_are_said_where_that_can_be(words, shell, status, said, buffered):
+    assert ran(*words.split(), shell=shell, PYTHONUNBUFFERED=buffered) == (status, b"", said)
+
+
+def test_a_file_never_takes_the_place_of_a_stream_that_was_closed(tmp_path):
+    """Else what is printed would be written into it."""
+    code = "import sys; from thalweg import process; process.prepare(); print(open(sys.argv[1]).fileno() > 2)"
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join([sys.executable, '-c', code, '/dev/null'])} <&- 2>&-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("explain adam", "theta_t = theta_{t-1} - eta*m_hat_t / (sqrt v_hat_t + epsilon)"),
+        ("explain adamax", "max(beta_2*u_{t-1}, |g_t|)"),
+    ],
+)
+def test_what_a_terminal_cannot_show_is_spelled(words, expected):
+    status, told, said = ran(*words.split(), PYTHONIOENCODING="ascii", COLUMNS="18", TERM="dumb")
+    assert (status, said) == (0, "")
+    assert expected in told.decode("ascii")
+    assert b"?" not in told
+
+
+def test_a_file_s_name_that_is_no_text_is_printed_as_it_is(tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff"
+    code = "from thalweg import process; process.prepare(); import os, sys; print(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, odd], capture_output=True, check=True)
+    assert done.stdout == odd + b"\n"
+
+
+def test_a_reader_that_has_gone_is_no_error_and_ends_the_command():
     command = [sys.executable, "-m", "thalweg.cli", "kernel", "adam"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait() == 0
+        assert process.wait() == 141

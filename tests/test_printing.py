@@ -11,7 +11,7 @@ from matplotlib import mathtext
 import thalweg
 from thalweg import ops
 from thalweg.dialects import DIALECTS
-from thalweg.printing import plain_symbol, width
+from thalweg.printing import plain_symbol, to_ascii, width
 
 matplotlib.use("Agg")
 
@@ -252,3 +252,21 @@ def read(text, known):
 )
 def test_a_symbol_is_shown_in_unicode_where_there_is_one(symbol, shown):
     assert plain_symbol(symbol, "name") == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("m̂ₜ = mₜ / (1 − β₁ᵗ)", "m_hat_t = m_t / (1 - beta_1^t)"),
+        ("θₜ₋₁ − η·√v̂ₜ", "theta_{t-1} - eta*sqrt v_hat_t"),
+        ("½ Σ λᵢpᵢ² ≥ ‖g‖, ∞", "1/2 Sigma lambda_ip_i^2 >= ||g||, inf"),
+        ("Frisée … ● 字 \ud800", "Frisee ... * ? ?"),
+    ],
+)
+def test_in_ascii_signs_are_spelled(text, spelled):
+    assert to_ascii(text) == spelled
+
+
+@pytest.mark.parametrize("name", thalweg.rules())
+def test_every_formula_can_be_spelled(name):
+    assert "?" not in to_ascii(thalweg.trace(thalweg.get(name)).unicode())

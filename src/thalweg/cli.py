@@ -2,16 +2,15 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import thalweg
-from thalweg import picture_commands
+from thalweg import picture_commands, process
 from thalweg.arguments import DIALECTS, Wrong, asked, names
 from thalweg.errors import nearest
 from thalweg.study import commands as study_commands
@@ -23,8 +22,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with the message and status 2."""
-        print(f"{self.prog}: {message}", file=sys.stderr)
+        process.complain(f"{self.prog}: {message}")
         raise SystemExit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse passes over what cannot be written.
+        print(message, end="", file=file)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
         """As in argparse, but an unknown option or command is answered with the nearest known one."""
@@ -44,25 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: its words; None: those that the process was started with.
+        argv: its words; None: those that the process was started with, whose signals and streams are then
+            the command's.
 
     Returns:
-        0; 1 where training runs crashed; 2 where what was asked for cannot be done; 130 after Ctrl-C.
+        The status to end with; see `thalweg.process`.
     """
-    arguments = _parser().parse_args(argv)
-    try:
-        status = int(COMMANDS[arguments.command][0](arguments))
-        sys.stdout.flush()
-        return status
-    except (Wrong, StudyError) as wrong:
-        print(f"thalweg {arguments.command}: {wrong}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+    if argv is None:
+        process.prepare()
+    given = sys.argv[1:] if argv is None else list(argv)
+
+    def run() -> int:
+        arguments = _parser().parse_args(given)
+        try:
+            return int(COMMANDS[arguments.command][0](arguments))
+        except (Wrong, StudyError) as wrong:
+            process.complain(f"thalweg {arguments.command}: {wrong}")
+            return 2
+
+    return process.ended(" ".join(["thalweg", *given[:1]]), run)
 
 
 def convert(arguments: argparse.Namespace) -> int:
@@ -148,8 +151,9 @@ def play(arguments: argparse.Namespace) -> int:
     from thalweg.play import serve
 
     try:
-        serve(arguments.host, arguments.port, browser=not arguments.no_browser)
-    except (ImportError, OSError, OverflowError) as error:
+        with asked():
+            serve(arguments.host, arguments.port, browser=not arguments.no_browser)
+    except ImportError as error:
         raise Wrong(str(error)) from None
     return 0
 

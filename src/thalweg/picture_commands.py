@@ -46,12 +46,14 @@ def figure(arguments: argparse.Namespace) -> int:
         raise Wrong("name a figure, or --list them all")
     try:
         from thalweg import gallery, plot
-
-        if arguments.list:
-            width = max(map(len, gallery.names()))
-            for name in gallery.names():
-                print(f"{name:{width}}  {gallery.get(name).title}")
-            return 0
+    except ImportError as error:
+        raise Wrong(str(error)) from None
+    if arguments.list:
+        width = max(map(len, gallery.names()))
+        for name in gallery.names():
+            print(f"{name:{width}}  {gallery.get(name).title}")
+        return 0
+    try:
         out = arguments.out or Path(f"{arguments.name}.png")
         drawn = gallery.get(arguments.name).draw(theme=arguments.theme)
         plot.save(drawn.figure, out)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from thalweg.symbols import Expr, is_number
@@ -183,6 +184,61 @@ def unicode(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Map
 def width(text: str) -> int:
     """How many columns a terminal gives to a line: a hat takes none."""
     return sum(not unicodedata.combining(c) for c in text)
+
+
+# Signs in the letters that any terminal has.
+_ASCII = {
+    **{
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "·": "*",
+        "⋅": "*",
+        "×": "x",
+        "√": "sqrt ",
+        "‖": "||",
+        "∞": "inf",
+        "≤": "<=",
+    },
+    **{
+        "≥": ">=",
+        "≠": "!=",
+        "±": "+-",
+        "●": "*",
+        "○": "o",
+        "⁄": "/",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "′": "'",
+    },
+    **{"″": "''", "⌊": "floor(", "⌋": ")", "\u0302": "_hat", "\u0303": "_tilde", "ᵀ": "^T"},
+}
+
+
+def to_ascii(text: str) -> str:
+    """A text in ASCII: β₁ᵗ as beta_1^t, an accent dropped, and a question mark for what has no name."""
+
+    def kind(character: str) -> str:
+        return unicodedata.decomposition(character).partition(">")[0]
+
+    def plain(character: str) -> str:
+        if character.isascii() or character in _ASCII:
+            return _ASCII.get(character, character)
+        if (simpler := unicodedata.normalize("NFKD", character)) != character:
+            return "".join(map(plain, simpler))
+        name = unicodedata.name(character, "?").replace("LAMDA", "LAMBDA").split()
+        if name[0] == "GREEK":
+            return name[-1].lower() if "SMALL" in name else name[-1].title()
+        return "" if unicodedata.combining(character) else "?"
+
+    out = ""
+    for raised, characters in groupby(unicodedata.normalize("NFD", text), kind):
+        inside = "".join(map(plain, characters))
+        sign = {"<super": "^", "<sub": "_"}.get(raised, "")
+        out += f"{sign}{{{inside}}}" if sign and len(inside) > 1 else f"{sign}{inside}"
+    return out
 
 
 def plain_symbol(symbol: str, name: str) -> str:

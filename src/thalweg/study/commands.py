@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thalweg.arguments import DIALECTS, Wrong, asked, names
+from thalweg.process import Stopped, complain
 from thalweg.study.thumb import FEATURES
 
 if TYPE_CHECKING:
@@ -64,14 +64,12 @@ def advise(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Train a task with several optimizers and report which did how."""
     _need_extra()
-    from rich.console import Console
-
     from thalweg.study import plan, report, tasks, terminal, words
     from thalweg.study.configuration import from_toml
     from thalweg.study.engine import Engine
     from thalweg.study.study import Study
 
-    console = Console(highlight=False)
+    console = terminal.Screen()
     with asked():
         options = from_toml(arguments.config) if arguments.config else {}
         options |= {key: vars(arguments)[key] for key in _OPTIONS if vars(arguments)[key] is not None}
@@ -91,10 +89,15 @@ def compare(arguments: argparse.Namespace) -> int:
         console.print(sentence, markup=False)
     if trackers and study.done:
         console.print("What was done before is not logged again.")
-    for run in terminal.follow(study, study.iterate(), console):
-        for tracker in trackers:
-            tracker(study, run)
-    engine.close()
+    try:
+        for run in terminal.follow(study, study.iterate(), console):
+            for tracker in trackers:
+                tracker(study, run)
+    except KeyboardInterrupt:
+        complain("Stopped; the same command goes on from here.")
+        raise
+    finally:
+        engine.close()
     findings = study.findings()
     written = report.write(study.store.folder, findings)
     console.print("", terminal.table(findings), "", sep="\n")
@@ -137,18 +140,23 @@ def report(arguments: argparse.Namespace) -> int:
 def watch(arguments: argparse.Namespace) -> int:
     """Show how far a study is that another process runs."""
     _need_extra()
-    from rich.console import Console
-
     from thalweg.study import terminal, words
     from thalweg.study.study import Study
 
-    console = Console(highlight=False)
+    console = terminal.Screen()
     study = Study.open(arguments.folder)
+    left = None
     if not arguments.once:
-        with suppress(KeyboardInterrupt):  # the way out: what is watched goes on
+        try:
             terminal.watch(study, console)
+        except Stopped:
+            raise
+        except KeyboardInterrupt as stop:  # the way out: what is watched goes on
+            left = stop
     console.print(terminal.state(study))
     console.print("", words.answer(study.findings()), sep="\n", markup=False)
+    if left:
+        raise left
     return 0
 
 

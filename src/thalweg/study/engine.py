@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 import joblib
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend.resource_tracker import ensure_running
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from thalweg.errors import nearest
@@ -203,6 +204,7 @@ class Engine:
         """Joblib's back end of that name, and how to call it."""
         options: dict[str, Any] = {}
         if self.name == "local":
+            _track()
             with joblib.parallel_config("loky", inner_max_num_threads=1):
                 yield options
         elif self.name == "dask":
@@ -212,6 +214,21 @@ class Engine:
             _ray(self.address)
             with joblib.parallel_config("ray"):
                 yield options
+
+
+def _track() -> None:
+    """Starts the process in which joblib keeps count of what it shares, where there is none yet.
+
+    A terminal that is closed ends all its processes; this one has to outlive ours, to tidy up after it.
+    """
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        ensure_running()
+    finally:
+        signal.signal(number, before)
 
 
 def _in_a_process(trial: Trial, store: Store) -> tuple[str, Run | None]:
@@ -299,9 +316,11 @@ def _settled(store: Store, key: str) -> bool:
 
 
 def _settle(parent: int, task: bytes) -> None:
-    """What a worker does first: leaves Ctrl-C to its parent, and goes when the parent is gone."""
+    """What a worker does first: leaves it to its parent to be stopped, and goes when the parent is gone."""
     global _task
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # which a terminal, or a scheduler of jobs, sends to all
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -38,6 +38,17 @@ LOGGED = 60.0
 RECENT = 64
 
 
+class Screen(Console):
+    """Where studies are shown."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """As everywhere: rich would end the process on its own."""
+        raise BrokenPipeError
+
+
 class Pace:
     """How fast runs come in.
 
