@@ -138,13 +138,11 @@ def train(
         optimizer.step()
 
 
-def eager(
-    rule: Rule, p: Any, grads: Iterable[Any], norm: float | None = None, global_norm: float | None = None
-) -> Any:
-    """Where the rule as written leads: the reference that everything else is compared with."""
+def eager(rule: Rule, p: Any, grads: Iterable[Any]) -> Any:
+    """Where the rule as written leads one tensor: the reference that everything else is compared with."""
     state: dict[str, Any] = dict(rule.initial_state())
     for t, g in enumerate(grads, 1):
-        step, state = rule.at(t).advance(t, g, p, state, norm, global_norm)
+        step, state = rule.at(t).advance(t, g, p, state)
         p = p - step
     return p
 
@@ -203,3 +201,58 @@ def derivatives(function: Callable[[torch.Tensor], torch.Tensor], point: Any) ->
         torch.autograd.grad(slope + 0 * at.sum(), at, retain_graph=True)[0] for slope in first
     ]  # + 0: a slope that is constant has a derivative too
     return first.detach().numpy(), torch.stack(rows).detach().numpy()
+
+
+# Treatments in orders that matter, over a rule.
+CLIPS: dict[str, list[thalweg.Treatment]] = {
+    "l2, norm": [thalweg.L2(10), thalweg.ClipByNorm(1)],
+    "l2, global": [thalweg.L2(10), thalweg.ClipByGlobalNorm(1)],
+    "maximize, l2, norm": [thalweg.Maximize(), thalweg.L2(0.5), thalweg.ClipByNorm(1)],
+    "maximize, global": [thalweg.Maximize(), thalweg.ClipByGlobalNorm(1)],
+    "norm, global": [thalweg.ClipByNorm(1.5), thalweg.ClipByGlobalNorm(2)],
+    "global, norm": [thalweg.ClipByGlobalNorm(2), thalweg.ClipByNorm(1)],
+    "value, norm": [thalweg.ClipByValue(0.3), thalweg.ClipByNorm(0.8)],
+    "norm, l2, global": [thalweg.ClipByNorm(1), thalweg.L2(0.5), thalweg.ClipByGlobalNorm(0.5)],
+    "guard, norm, global": [thalweg.SkipNonFinite(), thalweg.ClipByNorm(1), thalweg.ClipByGlobalNorm(1)],
+}
+
+
+class Normed(Rule, register=False):
+    """A rule that asks for norms itself: of the gradient that reaches it."""
+
+    lr: Any = 0.1
+
+    def update(self, g: Any, norm: Any, global_norm: Any, m: Any = 0.0) -> Any:
+        """Each tensor's share of the model's norm weighs its gradient."""
+        m = 0.5 * m + g * norm / global_norm
+        return self.lr * m, m
+
+
+def clipped_plainly(
+    links: Iterable[thalweg.Treatment], ps: Sequence[Any], grads: Iterable[Sequence[Any]], lr: float
+) -> list[Any]:
+    """Where `chain(*links, Normed(lr))` leads the tensors of one model, in plain NumPy."""
+    ps, ms = [np.asarray(p, np.float64) for p in ps], [0.0] * len(ps)
+
+    def norm(g: Any) -> float:
+        return float(np.sqrt(np.sum(g * g)))
+
+    for step in grads:
+        gs: list[Any] = [np.asarray(g, np.float64) for g in step]
+        for link in links:
+            whole = norm(np.array([norm(g) for g in gs]))
+            match link:
+                case thalweg.Maximize():
+                    gs = [-g for g in gs]
+                case thalweg.L2(l2=weight):
+                    gs = [g + weight * p for g, p in zip(gs, ps, strict=True)]
+                case thalweg.ClipByValue(clip_value=c):
+                    gs = [np.clip(g, -c, c) for g in gs]
+                case thalweg.ClipByNorm(clip_norm=c):
+                    gs = [g * min(1, c / norm(g)) for g in gs]
+                case thalweg.ClipByGlobalNorm(clip_global_norm=c):
+                    gs = [g * min(1, c / whole) for g in gs]
+        whole = norm(np.array([norm(g) for g in gs]))
+        ms = [0.5 * m + g * norm(g) / whole for m, g in zip(ms, gs, strict=True)]
+        ps = [p - lr * m for p, m in zip(ps, ms, strict=True)]
+    return ps

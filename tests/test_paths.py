@@ -30,9 +30,8 @@ def eager_path(surface: Surface, rule: Rule, start: Any, steps: int) -> tuple[An
     points, states = [p], [state]
     for t in range(1, steps + 1):
         g = surface.gradient(p)
-        norm = float(np.linalg.norm(g))
         with np.errstate(all="ignore"):  # RAdam takes a root that it does not use
-            step, state = rule.at(t).advance(t, g, p, state, norm, norm)
+            step, state = rule.at(t).advance(t, g, p, state)
         p = p - step
         points.append(p)
         states.append(state)

@@ -32,9 +32,9 @@ def run(program: Program, rule: Rule, p: float, grads: list[float]) -> float:
     slots = {k: state[k] for k in program.slots}
     scalar_slots = {k: state[k] for k in program.scalar_slots}
     for t, g in enumerate(grads, 1):
-        kernel, new_scalars = program.scalars_at(t, rule, scalar_slots, abs(g))
+        kernel, new_scalars = program.scalars_at(t, rule, scalar_slots)
         known = {**OPERATIONS, **slots, **dict(zip(program.kernel_scalars, kernel, strict=True))}
-        known |= {"p": p, "g": g, "norm": abs(g)}
+        known |= {"p": p, "g": g}
         for line in (*program.tensors, *program.elements):
             known[line.name] = eval(to_python(line.value), known)
         p, slots = (
@@ -84,7 +84,7 @@ def test_nothing_is_done_for_each_entry_that_could_be_done_once(form: str) -> No
 @forms
 def test_scalar_lines_come_before_their_use(form: str) -> None:
     program = trace(FORMS[form])
-    known = {*program.hyperparameters, *program.scalar_slots, "t", "global_norm"}
+    known = {*program.hyperparameters, *program.scalar_slots, "t"}
     for line in program.scalars:
         assert {x.name for x in walk(line.value) if x.op == "symbol"} <= known
         known.add(line.name)
@@ -302,7 +302,7 @@ def test_a_program_runs_on_whole_arrays(form: str, traced: bool) -> None:
     for t, g in enumerate(grads, 1):
         known = {name: number(value) for name, value in rule.values_at(t).items()}
         with np.errstate(all="ignore"):
-            taken, *new = step(t=number(t), g=g, p=found, norm=None, global_norm=None, **state, **known)
+            taken, *new = step(t=number(t), g=g, p=found, **state, **known)
         found, state = found - taken, dict(zip(state, new, strict=True))
     assert difference(found, eager(rule, p, grads)) <= 1e-12
 
@@ -311,4 +311,4 @@ def test_a_program_says_which_function_a_library_lacks() -> None:
     rule = thalweg.Lion()
     step = trace(rule).array_function({})
     with pytest.raises(TypeError, match="no sign"):
-        step(t=1.0, g=np.ones(2), p=np.ones(2), norm=None, global_norm=None, m=0.0, **rule.values)
+        step(t=1.0, g=np.ones(2), p=np.ones(2), m=0.0, **rule.values)

@@ -270,8 +270,7 @@ def standard_path(rule: Rule) -> Floats:
     with np.errstate(all="ignore"):
         for t in range(1, steps + 1):
             g = curvature * (p + noise[t - 1])
-            norm = float(np.linalg.norm(g))
-            step, state = rule.at(t).advance(t, g, p, state, norm, norm)
+            step, state = rule.at(t).advance(t, g, p, state)
             p = p - step
             path.append(p)
     return np.array(path)

@@ -21,6 +21,7 @@ from thalweg.program import trace
 from thalweg.rule import Rule
 from thalweg.solvers import Solver
 from thalweg.surfaces import Noise, Surface
+from thalweg.symbols import NORMS
 
 __all__ = ["FAR", "Path", "path", "paths"]
 
@@ -30,6 +31,7 @@ Array: TypeAlias = NDArray[np.float64]
 FAR = 1000.0
 
 _FUNCTIONS = {name: getattr(np, name) for name in ops.__all__}
+_FUNCTIONS["sum_of_squares"] = lambda x: np.sum(x * x, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +112,13 @@ class Path:
         values = [self.method.values_at(i) for i in t]
         known = {name: np.reshape([at[name] for at in values], column) for name in values[0]}
         known |= {name: value[..., None] for name, value in self.hyperparameters.items()}
-        norm = self.gradient_norms[:-1, ..., None]
         for slot, numbers in self.state.items():
             known[slot] = numbers[:-1] if slot in program.slots else numbers[:-1, ..., None]
         with np.errstate(all="ignore"):
-            found = program.formula_function(_FUNCTIONS)(
+            found = program.formula_function({**_FUNCTIONS, **dict.fromkeys(NORMS, _norms_of_paths)})(
                 t=np.reshape(t, column).astype(float),
                 g=self.gradients[:-1],
                 p=self.points[:-1],
-                norm=norm,
-                global_norm=norm,
                 **known,
             )
         every = (self.steps, *self.shape, 1)
@@ -299,7 +298,7 @@ class Walk:
 
     def __iter__(self) -> Iterator[tuple[Array, Array, dict[str, Any]]]:
         program, rule = trace(self.rule), self.rule
-        function = program.array_function(_FUNCTIONS)
+        function, norms = program.array_function(_FUNCTIONS), program.array_norms(_FUNCTIONS)
         p = np.array(self.start, order="C")
         values = {**rule.values_at(1), **self.arrays}
         initial: dict[str, Any] = {
@@ -307,23 +306,20 @@ class Walk:
         }
         state: dict[str, Any] = {slot: np.zeros(p.shape) + initial[slot] for slot in program.slots}
         state |= {slot: initial[slot] for slot in program.scalar_slots}
-        measured = rule.guarded or bool({"norm", "global_norm"} & {*rule.inputs})
-        norm: Any = 0.0
         seen = self._seen()
         for t in range(1, self.steps + 2):
             g = seen(t, self.surface.function.gradient(p))
             yield p, g, state
             if t > self.steps:
                 return
-            if measured:
-                norm = _norm(g)  # a point is the whole model and its only tensor
-            values = {**rule.values_at(t), **self.arrays}
-            step, *new = function(t=t, g=g, p=p, norm=norm, global_norm=norm, **state, **values)
+            given = {"t": t, "g": g, "p": p, **state, **rule.values_at(t), **self.arrays}
+            whole = norms([given])  # a point is the whole model and its only tensor
+            step, *new = function(**given, **whole)
             after = dict(zip(state, new, strict=True))
-            if rule.guarded:
+            if program.guard:
                 # The same point has the same gradient: what is skipped once is skipped for ever, and t,
                 # which stands still with it, is asked for no more.
-                kept = np.isfinite(norm)
+                kept = np.isfinite(whole[program.guard])
                 step = np.where(kept, step, 0.0)
                 after = {slot: np.where(kept, after[slot], state[slot]) for slot in state}
             p, state = p - step, after
@@ -395,3 +391,8 @@ def _checked_steps(steps: int) -> int:
 def _norm(x: Array) -> Array:
     """The Euclidean norm over the first axis."""
     return np.asarray(np.sqrt(np.sum(x * x, axis=0)))
+
+
+def _norms_of_paths(x: Array) -> Array:
+    """The Euclidean norm of each of many points (…, n): (…, 1)."""
+    return _norm(np.moveaxis(x, -1, 0))[..., None]

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -162,17 +163,16 @@ class Optimizer:
             _check_apart(named)
             self._table = Table(ARRAYS, program, columns, _namer([*named], program))
         try:
-            global_norm = 0.0
-            if self.rule.guarded or {"norm", "global_norm"} & {*self.rule.inputs}:
-                squares = self._table.norms(self.threads)
-                if self.rule.guarded and not math.isfinite(squares):
-                    return
-                global_norm = math.sqrt(squares)
-            kernel, new = program.scalars_at(self.t + 1, self.rule, scalars, global_norm)
-            self._table.step(np.zeros(len(named), np.int64), [kernel], self.threads)
+            given = {"t": self.t + 1, **scalars, **self.rule.values_at(self.t + 1)}
+            row_of = np.zeros(len(named), np.int64)
+            whole = program.measure([partial(self._table.measure, row_of, [given], self.threads)])
+            if program.guard and not math.isfinite(whole[program.guard]):
+                return
+            kernel, new = program.scalar_function(**given, **whole)
+            self._table.step(row_of, [kernel], self.threads)
         finally:
             self._table.release()
-        self._scalars = new
+        self._scalars = dict(zip(program.scalar_slots, new, strict=True))
         self.t += 1
 
     def state(self) -> State:

@@ -21,10 +21,11 @@ _INPUT = {
     "t": "t",
     "p": r"\theta_{t-1}",
     "g": "g_t",
-    "norm": r"\lVert g_t \rVert",
-    "global_norm": r"\lVert G_t \rVert",
+    # of the whole model
+    "P": r"\Theta_{t-1}",
+    "G": "G_t",
 }
-_PLAIN_INPUT = {"t": "t", "p": "θₜ₋₁", "g": "gₜ", "norm": "‖gₜ‖", "global_norm": "‖Gₜ‖"}
+_PLAIN_INPUT = {"t": "t", "p": "θₜ₋₁", "g": "gₜ", "P": "Θₜ₋₁", "G": "Gₜ"}
 _COMPARE = {"lt": "<", "le": r"\le", "gt": ">", "ge": r"\ge", "eq": "=", "ne": r"\ne"}
 _PLAIN_COMPARE = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
 _FUNCTION = {
@@ -273,6 +274,15 @@ class _Names:
             return f"{{{symbol}}}{after}" if "_" in symbol else f"{symbol}{after}"
         return self.indexed(name, after)
 
+    def whole(self, name: str) -> str:
+        """The name over the whole model: a capital, but for what is one number."""
+        return self(name if name in (*self.symbols, "t") else name[0].upper() + name[1:])
+
+
+def _of_model(names: Callable[[str], str]) -> Callable[[str], str]:
+    """How names are written within a norm of the whole model."""
+    return getattr(names, "whole", names)
+
 
 def _indexed(name: str, index: str) -> str:
     r"""`m_hat` as \hat{m} with an index, likewise a tilde; `v_max` as v with a superscript."""
@@ -322,6 +332,10 @@ def _write(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
             return rf"\sqrt{{{_write(a, names)[0]}}}", _ATOM
         case "abs", (a,):
             return rf"\lvert {_write(a, names)[0]} \rvert", _ATOM
+        case "norm", (a,):
+            return rf"\lVert {_write(a, names)[0]} \rVert", _ATOM
+        case "global_norm", (a,):
+            return rf"\lVert {_write(a, _of_model(names))[0]} \rVert", _ATOM
         case "floor", (a,):
             return rf"\lfloor {_write(a, names)[0]} \rfloor", _ATOM
         case "where", (condition, a, b):
@@ -387,6 +401,10 @@ def _plainly(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
             return f"√{at_least(_ATOM, a)}", _POWER
         case "abs", (a,):
             return f"|{_plainly(a, names)[0]}|", _ATOM
+        case "norm", (a,):
+            return f"‖{_plainly(a, names)[0]}‖", _ATOM
+        case "global_norm", (a,):
+            return f"‖{_plainly(a, _of_model(names))[0]}‖", _ATOM
         case "where", (condition, a, b):
             parts = [_plainly(part, names)[0] for part in (a, condition, b)]
             return f"{{{parts[0]} if {parts[1]}; {parts[2]} otherwise}}", _ATOM

@@ -1,134 +1,113 @@
 """An update rule, traced: what is computed once a step, once a tensor, and once an entry.
 
-Tracing calls a rule's `update` once, with symbols. What depends only on hyperparameters and the
-step number becomes **scalar lines**, done once a step on the host in float64; what depends also on
-a tensor's norm, **tensor lines**; everything else, **element lines**. A slot whose next value
-depends on scalars alone (Nadam's product of momenta) is one number, not an array.
+Tracing calls a rule's `update` once, with symbols. A norm ends a sweep over the entries, since what
+follows depends on all of them: first come the norms, in the order in which they need one another, and
+then the step. A slot whose next value depends on scalars alone (Nadam's product of momenta) is one
+number, not an array.
 """
 
-import operator
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from thalweg.hyperparameters import Hyperparameter
 from thalweg.printing import Line, latex, to_python, unicode
 from thalweg.rule import Rule
-from thalweg.sources import cpu_source
-from thalweg.symbols import OPERATIONS, Expr, apply, intern, is_number, symbol, walk
-
-# On the host, division and powers are calls that follow IEEE 754, as they do in an array: no exception.
-_HOST = ("div", "pow")
-
-# Names that kernels are written with, besides those of operations.
-_SOURCE_NAMES = ("float32", "float64", "kernel", "run", "stream")
+from thalweg.sources import SOURCE_NAMES, cpu_source
+from thalweg.sweep import Norm, Step, Sweep, free_names, function_on_arrays
+from thalweg.symbols import NORMS, OPERATIONS, Expr, Rewriter, apply, intern, is_number, symbol, walk
 
 Stage = Literal["scalar", "tensor", "element"]
 STAGES: tuple[Stage, ...] = ("scalar", "tensor", "element")
 
-# The stage of each input; hyperparameters and scalar slots are scalars, other slots elements.
-_INPUT_STAGE: dict[str, Stage] = {
-    "t": "scalar",
-    "global_norm": "scalar",
-    "norm": "tensor",
-    "g": "element",
-    "p": "element",
-}
+# Computes the norm, over some tensors, of what a `Norm` says: keeps each tensor's where it is read later
+# and returns the sum of all squares. Called with the norm and the norms of the model known by now.
+Part: TypeAlias = Callable[[Norm, Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """What one step of a rule computes.
+class Program(Step):
+    """What one step of a rule computes: the norms that it asks for, then the step itself.
 
     Attributes:
-        rule: the rule traced; only its form and its name matter.
-        scalars: lines done once a step.
-        tensors: lines done once a tensor.
-        elements: lines done once an entry.
-        step: the step to subtract: an expression over lines and inputs.
-        slots: arrays of state: the name of each and the expression of its next value.
-        scalar_slots: likewise for state that is one number for all entries.
+        norms: what is measured before the step, in this order.
+        guard: which norm of the model, that of its gradient, must be finite for a step to be taken.
         formulas: the rule as written, for print: lines in the order of the paper.
         formulas_step: the step, over `formulas`.
     """
 
-    rule: Rule
-    scalars: tuple[Line, ...]
-    tensors: tuple[Line, ...]
-    elements: tuple[Line, ...]
-    step: Any
-    slots: Mapping[str, Any]
-    scalar_slots: Mapping[str, Any]
+    norms: tuple[Norm, ...]
+    guard: str | None
     formulas: tuple[Line, ...]
     formulas_step: Any
+
+    @cached_property
+    def needs_p(self) -> bool:
+        """Whether the step depends on the parameters."""
+        return any("p" in sweep.reads for sweep in (*self.norms, self))
 
     @property
     def hyperparameters(self) -> Mapping[str, Hyperparameter]:
         """The hyperparameters that scalar lines read."""
         return self.rule.hyperparameters
 
-    @cached_property
-    def kernel_scalars(self) -> tuple[str, ...]:
-        """The scalars that tensor and element lines read, in the order in which kernels take them."""
-        stage = dict.fromkeys((line.name for line in self.scalars), True)
-        stage |= dict.fromkeys((*self.hyperparameters, *self.scalar_slots, "t", "global_norm"), True)
-        roots = [line.value for line in (*self.tensors, *self.elements)]
-        used = [e.name for e in walk(*roots, self.step, *self.slots.values()) if e.op == "symbol"]
-        return tuple(dict.fromkeys(name for name in used if name in stage))
-
-    @cached_property
-    def scalar_function(self) -> Callable[..., tuple[tuple[float, ...], tuple[float, ...]]]:
-        """Compute the scalar lines in float64.
-
-        Called with `t`, `global_norm`, the scalar slots and every hyperparameter by keyword; returns
-        the values of `kernel_scalars`, then the next values of the scalar slots.
-        """
-        return self._compiled("scalars", self.scalar_source, OPERATIONS)
-
-    def array_function(self, namespace: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-        """One step over whole arrays, for a library that compiles or differentiates on its own.
+    def measure(self, parts: Sequence[Part], sqrt: Callable[[Any], Any] = math.sqrt) -> dict[str, Any]:
+        """The norms of the model that the step asks for, by name, of tensors in one or more parts.
 
         Args:
-            namespace: the library's functions by the names that `thalweg.ops` has; arithmetic is left to
-                the operators of its arrays, but for what stands here ("mul"). What depends on numbers alone
-                is computed as numbers.
+            parts: what computes, and where they are of tensors keeps, the norms of some of the tensors.
+            sqrt: the square root of a sum of squares.
+        """
+        whole: dict[str, Any] = {}
+        for norm in self.norms:
+            squares = sum(part(norm, whole) for part in parts)
+            if norm.of_model:
+                whole[norm.of_model] = sqrt(squares)
+        return whole
+
+    def array_norms(
+        self, namespace: Mapping[str, Callable[..., Any]]
+    ) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
+        """The norms over whole arrays, for a library that compiles or differentiates on its own.
+
+        Args:
+            namespace: as for `array_function`, and `sum_of_squares` of an array's entries.
 
         Returns:
-            a function to be called by keyword with `t`, `g`, `p`, `norm`, `global_norm`, every slot and
-            every hyperparameter, each an array or a number; it returns the step to subtract, then the
-            slots' next values in the order of `slots`, then those of `scalar_slots`.
+            a function of the model's tensors, each as what `array_function` returns is called with. It puts
+            each tensor's norms among these, and returns those of the model.
         """
-        lines = (*self.scalars, *self.tensors, *self.elements)
-        results = (self.step, *self.slots.values(), *self.scalar_slots.values())
-        return self._on_arrays("step", lines, results, namespace)
+        functions = {norm: norm.array_function(namespace) for norm in self.norms}
+        sqrt, sum_of_squares = namespace["sqrt"], namespace["sum_of_squares"]
+
+        def norms(tensors: Sequence[dict[str, Any]]) -> dict[str, Any]:
+            def part(norm: Norm, whole: Mapping[str, Any]) -> Any:
+                squares = [sum_of_squares(*functions[norm](**{**given, **whole})) for given in tensors]
+                if norm.of_tensor:
+                    for given, square in zip(tensors, squares, strict=True):
+                        given[norm.of_tensor] = sqrt(square)
+                return sum(squares)
+
+            return self.measure([part], sqrt)
+
+        return norms
 
     def formula_function(self, namespace: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-        """What each formula comes to over whole arrays: called as what `array_function` returns."""
+        """What each formula comes to over whole arrays: called as what `array_function` returns.
+
+        Args:
+            namespace: as for `array_function`, and `norm` and `global_norm` of an array.
+        """
         values = [symbol(line.name) for line in self.formulas]
-        return self._on_arrays("formulas", self.formulas, values, namespace)
-
-    def _on_arrays(
-        self, name: str, lines: Iterable[Line], results: Iterable[Any], namespace: Mapping[str, Any]
-    ) -> Callable[..., Any]:
-        arguments = ("t", "g", "p", "norm", "global_norm", *self.slots, *self.scalar_slots)
-        head = f"def {name}(*, {', '.join((*arguments, *self.hyperparameters))}):"
-        calls = (*_HOST, *namespace)
-        body = [f"    {line.name} = {to_python(line.value, functions=calls)}" for line in lines]
-        out = "".join(f"{to_python(value, functions=calls)}, " for value in results)
-        source = "\n".join([head, *body, f"    return ({out})", ""])
-        return self._compiled(name, source, {op: _on_arrays(op, namespace.get(op)) for op in OPERATIONS})
-
-    def _compiled(self, name: str, source: str, functions: Mapping[str, Any]) -> Callable[..., Any]:
-        namespace = dict(functions)
-        exec(compile(source, f"<{name} of {self.rule.name}>", "exec"), namespace)
-        return namespace[name]  # type: ignore[no-any-return]
+        return function_on_arrays("formulas", self.formulas, values, namespace)
 
     def scalars_at(
-        self, t: int, rule: Rule, state: Mapping[str, float], global_norm: float = 0.0
+        self, t: int, rule: Rule, state: Mapping[str, float], norms: Mapping[str, float] | None = None
     ) -> tuple[tuple[float, ...], dict[str, float]]:
         """What the kernel is told at step `t` (from 1), and the scalar slots' next values.
 
@@ -136,30 +115,17 @@ class Program:
             t: number of the step, from 1.
             rule: one of this program's form; its hyperparameters are used.
             state: the scalar slots' values.
-            global_norm: norm of the model's gradient, where the rule asks for it.
+            norms: the norms of the model, as `measure` returns them.
         """
-        kernel, new = self.scalar_function(t=t, global_norm=global_norm, **state, **rule.values_at(t))
+        kernel, new = self.scalar_function(t=t, **state, **rule.values_at(t), **(norms or {}))
         return kernel, dict(zip(self.scalar_slots, new, strict=True))
 
-    @cached_property
-    def scalar_source(self) -> str:
-        """Source of the function that computes the scalar lines."""
-        arguments = ", ".join(("t", "global_norm", *self.scalar_slots, *self.hyperparameters))
-        lines = [f"    {line.name} = {to_python(line.value, functions=_HOST)}" for line in self.scalars]
-        out = ", ".join(self.kernel_scalars) + ("," if self.kernel_scalars else "")
-        new = "".join(f"{to_python(value, functions=_HOST)}, " for value in self.scalar_slots.values())
-        return "\n".join([f"def scalars({arguments}, **_):", *lines, f"    return ({out}), ({new})", ""])
-
     def bytes_per_entry(self, itemsize: int = 4) -> int:
-        """Bytes that one step must move for each entry: p and slots read and written, g read."""
-        return itemsize * (3 + 2 * len(self.slots))
-
-    @cached_property
-    def operations(self) -> Counter[str]:
-        """Arithmetic operations for each entry, by name; the subtraction from p included."""
-        roots = [line.value for line in self.elements]
-        counted = Counter(e.op for e in walk(*roots, self.step, *self.slots.values()) if e.op != "symbol")
-        return counted + Counter(sub=1)
+        """Bytes that one step must move for each entry: p and slots read and written, g read, and what
+        norms are taken of.
+        """
+        measured = sum(name in norm.reads for norm in self.norms for name in ("g", "p"))
+        return itemsize * (3 + 2 * len(self.slots) + measured)
 
     def latex(self) -> str:
         """The rule as an `aligned` block of LaTeX."""
@@ -187,32 +153,27 @@ class Program:
         def show(title: str, lines: Iterable[str]) -> str:
             return "\n".join([f"{title}:", *(f"    {line}" for line in lines)])
 
-        parts = [
-            show(f"{stage} lines", [f"{ln.name} = {to_python(ln.value)}" for ln in lines])
-            for stage, lines in zip(STAGES, (self.scalars, self.tensors, self.elements), strict=True)
-            if lines
-        ]
+        def lines_of(sweep: Sweep) -> list[str]:
+            return [
+                show(f"{stage} lines", [f"{ln.name} = {to_python(ln.value)}" for ln in lines])
+                for stage, lines in zip(STAGES, (sweep.scalars, sweep.tensors, sweep.elements), strict=True)
+                if lines
+            ]
+
+        parts = [self.rule.name]
+        for norm in self.norms:
+            names = " and ".join(
+                f"{name}, of {what}"
+                for name, what in ((norm.of_tensor, "each tensor"), (norm.of_model, "the model"))
+                if name
+            )
+            parts += [*lines_of(norm), show("norm", [f"{names} = ‖{to_python(norm.value)}‖"])]
         writes = [f"p -= {to_python(self.step)}"]
         writes += [f"{n} = {to_python(v)}" for n, v in {**self.slots, **self.scalar_slots}.items()]
-        return "\n".join([f"{self.rule.name}", *parts, show("writes", writes)])
+        return "\n".join([*parts, *lines_of(self), show("writes", writes)])
 
     def _repr_latex_(self) -> str:
         return f"$${self.latex()}$$"
-
-
-def _on_arrays(name: str, function: Callable[..., Any] | None) -> Callable[..., Any]:
-    """An operation that is the library's for arrays, and for numbers the host's."""
-    on_numbers = OPERATIONS[name]
-    on_arrays = function or getattr(operator, {"div": "truediv"}.get(name, name), None)
-
-    def operation(*args: Any) -> Any:
-        if all(isinstance(a, int | float) for a in args):
-            return on_numbers(*args)
-        if on_arrays is None:
-            raise TypeError(f"the library brings no {name}")
-        return on_arrays(*args)
-
-    return operation
 
 
 def trace(rule: Rule) -> Program:
@@ -231,40 +192,110 @@ _programs: dict[Any, Program] = {}
 
 
 def _trace(rule: Rule) -> Program:
-    symbols = {name: symbol(name) for name in ("t", "g", "p", "norm", "global_norm")}
+    inputs = {name: symbol(name) for name in ("t", "g", "p")}
     slots = {name: symbol(name) for name in rule.slots}
     symbolic = rule.with_values({name: symbol(name) for name in rule.hyperparameters})
-    (step, new), names = _with_names(symbolic, lambda: symbolic.advance(**symbols, state=slots))
+    norm, global_norm = map(_norm, NORMS)
+    (step, new), names = _with_names(
+        symbolic, lambda: symbolic.advance(**inputs, state=slots, norm=norm, global_norm=global_norm)
+    )
     # A slot that this form never reads and never changes is not part of it.
     read = {e.name for e in walk(step, *(v for k, v in new.items() if v is not slots[k])) if e.op == "symbol"}
     new = {k: v for k, v in new.items() if v is not slots[k] or k in read}
 
-    scalar = _scalar_slots(new)
-    stage = _Stages(frozenset((*rule.hyperparameters, *scalar)))
-    taken = {*symbols, *slots, *rule.hyperparameters}
-    roots = [step, *new.values()]
+    measured = _Norms({*inputs, *slots, *rule.hyperparameters})
+    roots = [measured(root) for root in (step, *new.values())]
+    guard = measured(global_norm(inputs["g"])).name if rule.guarded else None
+    of_tensors, of_model = ([found[op] for found in measured.found.values() if op in found] for op in NORMS)
+    value_of = dict(zip(new, roots[1:], strict=True))
+    scalar = _scalar_slots(value_of, {"g", "p", *of_tensors})
+    stage = _Stages({"t", *rule.hyperparameters, *scalar, *of_model}, of_tensors)
     fast = _Rewriter(stage)
-    step_fast, *new_fast = (fast(root) for root in roots)
-    lines, (step_ref, *new_refs) = _schedule(
-        [step_fast, *new_fast], stage, {fast(e): n for e, n in names.items()}, taken
-    )
-    writes = dict(zip(new, new_refs, strict=True))
-    formulas, (formulas_step, *formula_refs) = _schedule(roots, None, names, taken)
+    called = {fast(measured.done[e]): name for e, name in names.items() if e in measured.done}
+    taken = measured.taken | {*NORMS}
+
+    def sweep(roots: list[Any], scalar_roots: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+        """The lines of a sweep, and each root over them."""
+        lines, refs = _schedule([fast(root) for root in roots + scalar_roots], stage, called, taken)
+        scalars, tensors, elements = (tuple(ln for ln, at in lines if at == wanted) for wanted in STAGES)
+        known = {*stage.scalars, *(line.name for line in scalars)}
+        told = [x for x in free_names((*tensors, *elements), refs[: len(roots)]) if x in known]
+        made = {"scalars": scalars, "tensors": tensors, "elements": elements, "kernel_scalars": tuple(told)}
+        return made, refs
+
+    norms: list[Norm] = []
+    for argument, found in measured.found.items():
+        if stage(argument) != "element":
+            raise TypeError(f"{rule.name}: a norm is taken of a gradient, which {argument!r} is not")
+        lines, (value,) = sweep([argument], [])
+        known = tuple(n.of_tensor for n in norms if n.of_tensor)
+        norms.append(
+            Norm(
+                **lines,
+                tensor_norms=known,
+                value=value,
+                of_tensor=found.get(NORMS[0]),
+                of_model=found.get(NORMS[1]),
+            )
+        )
+    arrays = {name: value for name, value in value_of.items() if name not in scalar}
+    numbers = {name: value for name, value in value_of.items() if name in scalar}
+    lines, (step_ref, *refs) = sweep([roots[0], *arrays.values()], [*numbers.values()])
+    writes = dict(zip((*arrays, *numbers), refs, strict=True))
+
+    shown_names = {e: name for e, name in names.items() if e.op not in NORMS}
+    formulas, (formulas_step, *formula_refs) = _schedule([step, *new.values()], None, shown_names, taken)
     shown = [line for line, _ in formulas]
-    for slot, value in zip(new, formula_refs, strict=True):
+    for slot, ref in zip(new, formula_refs, strict=True):
         if not any(line.name == f"{slot}_new" for line in shown):  # returned without a name, or under another
-            shown.append(Line(f"{slot}_new", value))
+            shown.append(Line(f"{slot}_new", ref))
     return Program(
+        **lines,
+        tensor_norms=tuple(of_tensors),
         rule=rule,
-        scalars=tuple(ln for ln, st in lines if st == "scalar"),
-        tensors=tuple(ln for ln, st in lines if st == "tensor"),
-        elements=tuple(ln for ln, st in lines if st == "element"),
+        norms=tuple(norms),
+        guard=guard,
         step=step_ref,
-        slots={k: v for k, v in writes.items() if k not in scalar},
-        scalar_slots={k: v for k, v in writes.items() if k in scalar},
+        slots={name: writes[name] for name in arrays},
+        scalar_slots={name: writes[name] for name in numbers},
         formulas=tuple(shown),
         formulas_step=formulas_step,
     )
+
+
+def _norm(op: str) -> Callable[[Any], Expr]:
+    """What a rule is given to take norms with while it is traced."""
+
+    def norm(g: Any) -> Expr:
+        if not isinstance(g, Expr):
+            raise TypeError(f"a norm is taken of a gradient, not of {g!r}")
+        return intern(op, g.args if g.op == "neg" else (g,))
+
+    return norm
+
+
+class _Norms(Rewriter):
+    """Puts a symbol in place of each norm.
+
+    Attributes:
+        taken: names in use.
+        found: for each expression that a norm is taken of, the symbols' names by the kind of the norm.
+    """
+
+    def __init__(self, taken: set[str]) -> None:
+        super().__init__()
+        self.taken = taken
+        self.found: dict[Expr, dict[str, str]] = {}
+
+    def rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
+        """The symbol that stands for a norm; another operation as it is."""
+        if op not in NORMS:
+            return intern(op, args)
+        names = self.found.setdefault(args[0], {})
+        if op not in names:
+            names[op] = _fresh(op, self.taken, False)
+            self.taken.add(names[op])
+        return symbol(names[op])
 
 
 def _with_names(rule: Rule, call: Callable[[], Any]) -> tuple[Any, dict[Expr, str]]:
@@ -292,16 +323,20 @@ def _with_names(rule: Rule, call: Callable[[], Any]) -> tuple[Any, dict[Expr, st
         return thread.submit(watched).result(), names
 
 
-def _scalar_slots(new: Mapping[str, Any]) -> frozenset[str]:
-    """The slots whose next value depends on scalars alone: suppose all, drop until it holds."""
+def _scalar_slots(new: Mapping[str, Any], varying: set[str]) -> frozenset[str]:
+    """The slots whose next value depends on scalars alone: suppose all, drop until it holds.
+
+    Args:
+        new: each slot's next value.
+        varying: what differs between tensors or entries.
+    """
     scalar = set(new)
     while True:
         fixed = {
             name
             for name in scalar
             if not any(
-                e.op == "symbol"
-                and (e.name in ("g", "p", "norm") or (e.name in new and e.name not in scalar))
+                e.op == "symbol" and (e.name in varying or (e.name in new and e.name not in scalar))
                 for e in walk(new[name])
             )
         }
@@ -311,10 +346,15 @@ def _scalar_slots(new: Mapping[str, Any]) -> frozenset[str]:
 
 
 class _Stages:
-    """The stage at which an expression is known."""
+    """The stage at which an expression is known.
 
-    def __init__(self, scalars: frozenset[str]) -> None:
-        self.scalars = scalars
+    Args:
+        scalars: the symbols of what is known once a step.
+        tensors: the symbols of what is known once a tensor.
+    """
+
+    def __init__(self, scalars: Iterable[str], tensors: Iterable[str] = ()) -> None:
+        self.scalars, self.tensors = frozenset(scalars), frozenset(tensors)
         self.known: dict[Expr, Stage] = {}
 
     def __call__(self, x: Any) -> Stage:
@@ -327,34 +367,30 @@ class _Stages:
 
     def _of(self, e: Expr) -> Stage:
         if e.op == "symbol":
-            return "scalar" if e.name in self.scalars else _INPUT_STAGE.get(e.name, "element")
+            if e.name in self.scalars:
+                return "scalar"
+            return "tensor" if e.name in self.tensors else "element"
         return max((self(a) for a in e.args), key=STAGES.index)
 
 
-class _Rewriter:
+class _Rewriter(Rewriter):
     """Moves work from elements to scalars: factors gather, division by a scalar multiplies.
 
     Each rewriting changes a result by a rounding at most.
     """
 
     def __init__(self, stage: _Stages) -> None:
+        super().__init__()
         self.stage = stage
-        self.done: dict[Expr, Any] = {}
-
-    def __call__(self, x: Any) -> Any:
-        for e in walk(x):
-            if e not in self.done:
-                args = tuple(self.done[a] if isinstance(a, Expr) else a for a in e.args)
-                self.done[e] = self._rewrite(e.op, args) if e.args else e
-        return self.done[x] if isinstance(x, Expr) else x
 
     def _early(self, x: Any) -> bool:
         return self.stage(x) != "element"
 
-    def _rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
+    def rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
+        """The operation, or one that comes to the same."""
         match op, args:
             case ("div", (a, b)) if self._early(b) and not self._early(a):
-                return self._rewrite("mul", (a, apply("div", 1.0, b)))
+                return self.rewrite("mul", (a, apply("div", 1.0, b)))
             case ("div", (a, b)) if not self._early(b):
                 factor, rest = self._split(a)
                 if factor is not None and rest is not None:
@@ -404,7 +440,7 @@ def in_lines(roots: Sequence[Any], constants: Iterable[str] = ()) -> tuple[list[
         roots: expressions, or numbers.
         constants: the symbols that stand for numbers; what depends on them alone has lines of its own.
     """
-    stage = _Stages(frozenset(constants))
+    stage = _Stages(constants)
     fast = _Rewriter(stage)
     taken = {e.name for e in walk(*roots) if e.op == "symbol"}
     lines, references = _schedule([fast(root) for root in roots], stage, {}, taken)
@@ -430,7 +466,7 @@ def _schedule(
     crosses |= {r for r in roots if isinstance(r, Expr) and stage is not None and stage(r) == "scalar"}
     lines: list[tuple[Line, Stage]] = []
     ref: dict[Expr, Any] = {}
-    used = {*taken, *OPERATIONS}
+    used = {*taken, *OPERATIONS, *SOURCE_NAMES}
     for e in order:
         if e.op == "symbol":
             ref[e] = e

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError, nearest
 from thalweg.explain import dialects_of
 from thalweg.program import trace
@@ -34,6 +35,9 @@ from thalweg.rule import Rule
 __all__ = ["Candidate", "Recording", "candidates", "conclusion", "from_arrays", "read", "table"]
 
 Floats = NDArray[np.float64]
+
+_FUNCTIONS = {name: getattr(np, name) for name in ops.__all__}
+_FUNCTIONS["sum_of_squares"] = lambda x: np.sum(x * x)
 
 LEAST = 3  # steps: in fewer, too many rules look alike
 _GIVEN = "yours"  # stands for a dialect where a rule object was given
@@ -338,15 +342,20 @@ def _fitted(rule: Rule, recording: Recording, moved: Floats) -> tuple[Rule, Floa
 
 def _steps(rule: Rule, recording: Recording) -> Floats:
     """Each step that the rule would have taken, had it been where the recording was: (steps, entries)."""
-    states: dict[str, dict[str, Any]] = {name: dict(rule.initial_state()) for name in recording.params}
+    program = trace(rule)
+    function, norms = program.array_function(_FUNCTIONS), program.array_norms(_FUNCTIONS)
+    slots = (*program.slots, *program.scalar_slots)
+    initial = rule.initial_state()
+    states = [{slot: initial[slot] for slot in slots} for _ in recording.params]
     steps = {name: np.empty_like(g) for name, g in recording.grads.items()}
     for t in range(1, recording.steps + 1):
-        now = rule.at(t)
-        norms = {name: float(np.linalg.norm(g[t - 1])) for name, g in recording.grads.items()}
-        whole = float(np.linalg.norm([*norms.values()]))
-        for name, g in recording.grads.items():
-            p = recording.params[name][t - 1]
-            steps[name][t - 1], states[name] = now.advance(t, g[t - 1], p, states[name], norms[name], whole)
+        shared = {"t": t, **rule.values_at(t)}
+        places = zip(recording.params.values(), recording.grads.values(), states, strict=True)
+        given = [{"p": p[t - 1], "g": g[t - 1], **shared, **state} for p, g, state in places]
+        whole = norms(given)
+        for i, (name, of_tensor) in enumerate(zip(steps, given, strict=True)):
+            steps[name][t - 1], *new = function(**of_tensor, **whole)
+            states[i] = dict(zip(slots, new, strict=True))
     return _flat(steps)
 
 

@@ -9,6 +9,8 @@ A rule is a frozen dataclass whose `update` speaks of one entry of one parameter
     norm          norm of the gradient of the tensor that the entry belongs to
     global_norm   norm of the gradient of the whole model
 
+(the gradient as it reaches the rule, after what treatments did to it)
+
 and every further parameter is a **state slot**, whose default is its initial value or the name of
 the hyperparameter that holds it. It returns the step to subtract, then the new state in that order
 (the step alone where there is no state).
@@ -16,7 +18,7 @@ the hyperparameter that holds it. It returns the step to subtract, then the new 
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias, dataclass_transform, get_args
@@ -123,11 +125,6 @@ class Rule:
         return self._slots
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """What `update` asks for besides its state, out of `INPUTS`."""
-        return self._inputs
-
-    @property
     def guarded(self) -> bool:
         """Whether a step with a gradient that is not finite is skipped whole."""
         return False
@@ -184,7 +181,13 @@ class Rule:
         return self.with_values({**self.values, **values})
 
     def advance(
-        self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Any = None, global_norm: Any = None
+        self,
+        t: Any,
+        g: Any,
+        p: Any,
+        state: Mapping[str, Any],
+        norm: Callable[[Any], Any] = ops.norm,
+        global_norm: Callable[[Any], Any] = ops.norm,
     ) -> tuple[Any, dict[str, Any]]:
         """Call `update` with what it asks for.
 
@@ -193,14 +196,17 @@ class Rule:
             g: gradient.
             p: parameter, of the gradient's shape.
             state: each slot's value.
-            norm: norm of the tensor's gradient, where asked for.
-            global_norm: norm of the model's gradient, where asked for.
+            norm: what takes the norm of a tensor's gradient.
+            global_norm: what takes the norm of the model's gradient from this tensor's part of it; where it
+                is not given, the tensor is the whole model.
 
         Returns:
             the step to subtract from `p`, and the new state. Nothing is changed in place.
         """
-        given = {"t": t, "g": g, "p": p, "norm": norm, "global_norm": global_norm}
-        result = self.update(**{name: given[name] for name in self._inputs}, **state)
+        given = {"t": t, "g": g, "p": p}
+        norms = {"norm": norm, "global_norm": global_norm}
+        asked = {name: norms[name](g) if name in norms else given[name] for name in self._inputs}
+        result = self.update(**asked, **state)
         step, *new = result if isinstance(result, tuple) else (result,)
         if len(new) != len(self._slots):
             raise TypeError(

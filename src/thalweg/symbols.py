@@ -104,6 +104,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "where": _where,
 }
 
+# What is not done to one entry: the norm of what stands in every entry of a tensor, or of the model.
+NORMS = ("norm", "global_norm")
+
 
 class Expr:
     """A symbol (`op == "symbol"`) or an operation on expressions and numbers."""
@@ -275,3 +278,26 @@ def walk(*roots: Any) -> Iterator[Expr]:
             else:
                 stack.append((expr, True))
                 stack.extend((a, False) for a in reversed(expr.args))
+
+
+class Rewriter:
+    """Expressions made anew, arguments first; subclasses say what becomes of an operation.
+
+    Attributes:
+        done: what became of each expression met.
+    """
+
+    def __init__(self) -> None:
+        self.done: dict[Expr, Any] = {}
+
+    def __call__(self, x: Any) -> Any:
+        """What becomes of an expression; a number stays."""
+        for e in walk(x):
+            if e not in self.done:
+                args = tuple(self.done[a] if isinstance(a, Expr) else a for a in e.args)
+                self.done[e] = self.rewrite(e.op, args) if e.args else e
+        return self.done[x] if isinstance(x, Expr) else x
+
+    def rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
+        """What becomes of an operation on arguments that are made anew already."""
+        raise NotImplementedError

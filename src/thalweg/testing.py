@@ -53,7 +53,7 @@ def _describes_hyperparameters(rule: Rule) -> None:
 
 def _works_entry_by_entry(rule: Rule) -> None:
     """An entry's step depends on that entry alone, and nothing is changed in place."""
-    if {"norm", "global_norm"} & {*rule.inputs}:
+    if trace(rule).norms:
         return  # a norm ties entries together, by definition
     p, gradients = _problem((3, 5), 4)
     whole = _eager(rule, p, gradients)
@@ -68,7 +68,7 @@ def _keeps_dtype_and_shape(rule: Rule) -> None:
         state: dict[str, Any] = {k: np.full_like(p, v) for k, v in rule.initial_state().items()}
         scalar = trace(rule).scalar_slots
         state |= {k: float(rule.initial_state()[k]) for k in scalar}
-        step, new = rule.at(1).advance(1, g, p, state, norm=1.0, global_norm=1.0)
+        step, new = rule.at(1).advance(1, g, p, state)
         for what, value in {
             "the step": step,
             **{k: v for k, v in new.items() if k in trace(rule).slots},
@@ -144,8 +144,7 @@ def _eager(rule: Rule, p: Floats, gradients: list[Floats]) -> Floats:
     p = p.copy()
     for t, g in enumerate(gradients, 1):
         p.flags.writeable = g.flags.writeable = False
-        norm = float(np.linalg.norm(g))
-        step, state = rule.at(t).advance(t, g, p, state, norm=norm, global_norm=norm)
+        step, state = rule.at(t).advance(t, g, p, state)
         p = p - step
     return p
 

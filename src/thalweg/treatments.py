@@ -4,14 +4,15 @@
 kernel with it. Treatments act in the order written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, dataclass_transform
 
+from thalweg import ops
 from thalweg.hyperparameters import Hyperparameter, describe
 from thalweg.ops import clip, maximum
-from thalweg.rule import INPUTS, Rule, Scalar, check
+from thalweg.rule import Rule, Scalar, check
 
 __all__ = [
     "L2",
@@ -31,7 +32,6 @@ __all__ = [
 class Treatment:
     """One thing done around a rule. Override `gradient`, `step`, or both."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
     guarded: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -42,7 +42,13 @@ class Treatment:
             check(type(self), field, getattr(self, field.name))
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
-        """The gradient that what follows sees. `given` holds what `needs` names."""
+        """The gradient that what follows sees.
+
+        Args:
+            g: the gradient as what comes before has left it.
+            given: `t`, `p`, and the functions `norm` and `global_norm` of a gradient: of the tensor's,
+                and of the whole model's.
+        """
         return g
 
     def step(self, step: Any, lr: Any, given: Mapping[str, Any]) -> Any:
@@ -75,11 +81,10 @@ class ClipByNorm(Treatment):
     """
 
     clip_norm: Scalar
-    needs = ("norm",)
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
         """G·c / max(‖g‖, c)."""
-        return g * (self.clip_norm / maximum(given["norm"], self.clip_norm))
+        return g * (self.clip_norm / maximum(given["norm"](g), self.clip_norm))
 
 
 class ClipByGlobalNorm(Treatment):
@@ -90,18 +95,16 @@ class ClipByGlobalNorm(Treatment):
     """
 
     clip_global_norm: Scalar
-    needs = ("global_norm",)
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
         """G·c / max(‖all g‖, c)."""
-        return g * (self.clip_global_norm / maximum(given["global_norm"], self.clip_global_norm))
+        return g * (self.clip_global_norm / maximum(given["global_norm"](g), self.clip_global_norm))
 
 
 class L2(Treatment):
     """A penalty ½λ‖p‖² in the loss: the gradient pulls towards zero, through the rule."""
 
     l2: Scalar
-    needs = ("p",)
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
         """G + λp."""
@@ -115,7 +118,6 @@ class DecoupledDecay(Treatment):
     """
 
     weight_decay: Scalar
-    needs = ("p",)
 
     def step(self, step: Any, lr: Any, given: Mapping[str, Any]) -> Any:
         """Step + lr·λ·p."""
@@ -177,12 +179,6 @@ class Chain(Rule, register=False):
         return self.rule.slots
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """What the treatments and the rule ask for."""
-        needed = {name for tr in self.treatments for name in tr.needs} | set(self.rule.inputs)
-        return tuple(name for name in INPUTS if name in needed)
-
-    @property
     def guarded(self) -> bool:
         """Whether one of the treatments skips non-finite steps."""
         return any(tr.guarded for tr in self.treatments) or self.rule.guarded
@@ -201,7 +197,13 @@ class Chain(Rule, register=False):
         return other  # type: ignore[return-value]
 
     def advance(
-        self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Any = None, global_norm: Any = None
+        self,
+        t: Any,
+        g: Any,
+        p: Any,
+        state: Mapping[str, Any],
+        norm: Callable[[Any], Any] = ops.norm,
+        global_norm: Callable[[Any], Any] = ops.norm,
     ) -> tuple[Any, dict[str, Any]]:
         """Treat the gradient, let the rule step, treat the step."""
         given = {"t": t, "p": p, "norm": norm, "global_norm": global_norm}

@@ -1,6 +1,6 @@
 """A rule as a gradient transformation: pure functions that lift it from one entry to any tree of arrays."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -159,23 +159,21 @@ def _product(a: Any, b: Any) -> Any:
 
 # What programs call by the names of `thalweg.ops`, and products; other arithmetic is left to operators.
 _FUNCTIONS = {name: getattr(jnp, name) for name in ops.__all__} | {"mul": _product}
+_FUNCTIONS["sum_of_squares"] = lambda x: jnp.sum(_product(x, x))
 
 
 @cache
 def _step_of(program: Program) -> Callable[..., tuple[jax.Array, dict[str, Any], dict[str, Any]]]:
     """One step of one array: the update to add, the new slots, the new scalar slots.
 
+    It is called with what the program's function on arrays is called with, as one dictionary.
     It is compiled on its own where `update` runs outside `jit`, and else traced once for each shape.
     """
     function = program.array_function(_FUNCTIONS)
 
-    def step(
-        g: Any, slots: Any, scalars: Any, values: Any, t: Any, p: Any, norm: Any, global_norm: Any
-    ) -> Any:
-        inputs = {"t": t, "g": g, "p": p, "norm": norm, "global_norm": global_norm}
-        dtype = _computed_in((g, p, slots))
-        given = {**inputs, **slots, **scalars, **values}
-        change, *new = function(**jax.tree.map(lambda x: _wide(x, dtype), given))
+    def step(given: dict[str, Any]) -> Any:
+        g, slots = given["g"], {slot: given[slot] for slot in program.slots}
+        change, *new = function(**_widened(given, _computed_in((g, given["p"], slots))))
 
         def stored_as(old: Any, x: Any) -> jax.Array:
             x = (
@@ -187,6 +185,16 @@ def _step_of(program: Program) -> Callable[..., tuple[jax.Array, dict[str, Any],
         return stored_as(g, -change), new_slots, dict(zip(program.scalar_slots, new, strict=True))
 
     return jax.jit(step, inline=True)
+
+
+@cache
+def _norms_of(program: Program) -> Callable[..., Any]:
+    """The norms of a model: see `Program.array_norms`."""
+    return program.array_norms(_FUNCTIONS)
+
+
+def _widened(tree: Tree, dtype: Any) -> Tree:
+    return jax.tree.map(lambda x: _wide(x, dtype), tree)
 
 
 def _computed_in(tree: Tree) -> Any:
@@ -263,7 +271,7 @@ class _Lifted:
             _: what other transformations of a chain take.
         """
         self._check(state)
-        needs_p = "p" in self.rule.inputs
+        needs_p = self.program.needs_p
         if params is None and needs_p:
             raise ValueError(f"{self.rule.name} needs the parameters: update(grads, state, params)")
         leaves, tree = _flatten(updates)
@@ -278,20 +286,23 @@ class _Lifted:
         held = {name: jnp.asarray(x, jnp.result_type(x)) for name, x in state.hyperparameters.items()}
         values = {name: held[self.arguments[name]] for name in self.numbers} | self.scheduled(t, dtype)
         undecayed = values | {name: 0.0 for name in ("weight_decay", "l2") if name in values}
-        norms, global_norm = self._norms(grads, dtype)
+        shared = {"t": t, **state.scalars}
+        given = [
+            {**shared, **(values if decays else undecayed), "g": g, "p": p}
+            for g, p, decays in zip(grads, ps, self._decays(updates, tree), strict=True)
+        ]
+        norms, whole = self._norms(given, dtype)
 
         changes, new_slots = [], []
-        for i, decays in enumerate(self._decays(updates, tree)):
+        for i, of_tensor in enumerate(given):
             own = {slot: arrays[i] for slot, arrays in slots.items()}
-            chosen = values if decays else undecayed
-            made = self.step(grads[i], own, state.scalars, chosen, t, ps[i], norms[i], global_norm)
+            made = self.step({**of_tensor, **norms[i], **whole, **own})
             changes.append(made[0])
             new_slots.append(made[1])
         scalars = state.scalars
         if scalars:  # once for the model, at an entry of zeros: they depend on none
-            zero = jnp.zeros((), dtype)
-            at_zero = dict.fromkeys(slots, zero)
-            next_scalars = self.step(zero, at_zero, scalars, values, t, zero, zero, global_norm)[2]
+            at_zero = dict.fromkeys(("g", "p", *slots, *self.program.tensor_norms), jnp.zeros((), dtype))
+            next_scalars = self.step({**at_zero, **shared, **values, **whole})[2]
             scalars = {slot: jnp.asarray(x, scalars[slot].dtype) for slot, x in next_scalars.items()}
 
         result = tree.unflatten(changes)
@@ -312,12 +323,12 @@ class _Lifted:
         t = jnp.asarray(t, jnp.int64 if dtype == jnp.float64 else jnp.int32)
         return {name: schedule(t) for name, schedule in self.schedules.items()}
 
-    def _norms(self, grads: list[jax.Array], dtype: Any) -> tuple[list[Any], Any]:
-        """The norm of each gradient and of all, where the rule asks for one."""
-        if not {"norm", "global_norm"} & {*self.rule.inputs}:
-            return [None] * len(grads), None
-        squares = [jnp.sum(_product(g, g)) for g in (_wide(g, dtype) for g in grads)]
-        return [jnp.sqrt(s) for s in squares], jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+    def _norms(self, given: Sequence[Any], dtype: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The norms of each tensor, and those of the model, from what the step of each is called with."""
+        names = self.program.tensor_norms
+        wide = [_widened(of_tensor, dtype) if self.program.norms else {} for of_tensor in given]
+        whole = _norms_of(self.program)(wide)
+        return [{name: of_tensor[name] for name in names} for of_tensor in wide], whole
 
     def _decays(self, updates: Tree, tree: Any) -> list[bool]:
         """Whether each parameter decays."""

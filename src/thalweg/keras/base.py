@@ -78,13 +78,23 @@ class Own:
 
 @dataclass
 class Moment:
-    """What all variables share during one step: numbers or tensors of no dimension."""
+    """One step: numbers or tensors of no dimension.
+
+    Attributes:
+        program: what is computed.
+        t: number of the step, from 1.
+        values: the hyperparameters.
+        scalars: the scalar slots.
+        norms: by the index of each variable what its norms were taken with, and these.
+        whole: the norms of the model that the program asks for.
+    """
 
     program: Program
     t: Any
     values: dict[str, Any]
     scalars: dict[str, Any]
-    global_norm: Any
+    norms: dict[int, dict[str, Any]] = field(default_factory=dict)
+    whole: dict[str, Any] = field(default_factory=dict)
 
 
 class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
@@ -206,15 +216,13 @@ class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         own, rule = self._own, self._treated()
         program = trace(rule)
         grads = [_dense(g) for g in grads]
-        norms = {"norm", "global_norm"} & {*rule.inputs}
-        if norms and getattr(self, "_distribution_strategy", None) is not None:
+        if program.norms and getattr(self, "_distribution_strategy", None) is not None:
             replicas = self._distribution_strategy.num_replicas_in_sync
             if replicas > 1:
                 raise ValueError(
-                    f"{type(self).__name__}: clipping by norm needs the whole gradient, which none of "
-                    f"{replicas} replicas has; clip by value, or train on one replica"
+                    f"{type(self).__name__}: what takes a norm needs the whole gradient, which none of "
+                    f"{replicas} replicas has; clip by value instead, or train on one replica"
                 )
-        squares = [ops.sum(ops.square(_wide(g))) for g in grads] if "global_norm" in norms else []
         t = ops.convert_to_tensor(self.iterations) + 1
         values = {k: value_at(v, t) if callable(v) else v for k, v in rule.values.items()}
         own.moment = Moment(
@@ -222,44 +230,52 @@ class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             t,
             {**values, "lr": learning_rate} if "lr" in values else values,
             {slot: ops.convert_to_tensor(v) for slot, v in own.scalars.items()},
-            ops.sqrt(ops.sum(ops.stack(squares))) if squares else None,
         )
+        if program.norms:
+            self._measure(grads, trainable_variables)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
         if own.scalars:
-            nothing = dict.fromkeys((*program.slots, "g", "p", "norm"), 0.0)
+            nothing = dict.fromkeys(("g", "p", *program.slots, *program.tensor_norms), 0.0)
             first = next(iter(own.scalars.values()))
-            new = self._call(_wide_name(first.dtype), **nothing)[1 + len(program.slots) :]
+            given = self._given(_wide_name(first.dtype), **nothing)
+            new = _function(program)(**given)[1 + len(program.slots) :]
             for variable, value in zip(own.scalars.values(), new, strict=True):
                 self.assign(variable, value)
         own.moment = None
+
+    def _measure(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Take the norms that the rule asks for."""
+        moment = self._own.moment
+        assert moment is not None
+        for g, variable in zip(grads, variables, strict=True):
+            wide = _wide_name(variable.dtype)
+            given = self._given(wide, g=ops.cast(g, wide), p=ops.cast(variable, wide))
+            moment.norms[self._get_variable_index(variable)] = given | self._spared(variable)
+        moment.whole = _norms(moment.program)([*moment.norms.values()])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its slots."""
         own, dtype = self._own, keras.backend.standardize_dtype(variable.dtype)
         index, wide = self._get_variable_index(variable), _wide_name(dtype)
         slots = {slot: of_slot[index] for slot, of_slot in own.slots.items()}
-        given = {"g": gradient, "p": variable, **slots}
-        arrays = {name: ops.cast(x, wide) for name, x in given.items()}
-        arrays["norm"] = None
-        assert own.treated is not None
-        if "norm" in own.treated.inputs:
-            arrays["norm"] = ops.sqrt(ops.sum(ops.square(arrays["g"])))
-        step, *new = self._call(wide, **arrays, **self._spared(variable))
+        arrays = {name: ops.cast(x, wide) for name, x in {"g": gradient, "p": variable, **slots}.items()}
+        assert own.moment is not None
+        program = own.moment.program
+        arrays |= {name: own.moment.norms[index][name] for name in program.tensor_norms}
+        step, *new = _function(program)(**self._given(wide, **arrays) | self._spared(variable))
         if wide == dtype:
             self.assign_sub(variable, step)
         else:
             self.assign(variable, arrays["p"] - step)
-        for slot, value in zip(own.moment.program.slots, new, strict=False):  # type: ignore[union-attr]
+        for slot, value in zip(program.slots, new, strict=False):
             self.assign(slots[slot], value)
 
-    def _call(self, dtype: str, **arrays: Any) -> tuple[Any, ...]:
-        """The program's step, in floats of one type."""
+    def _given(self, dtype: str, **arrays: Any) -> dict[str, Any]:
+        """What the program is called with, in floats of one type."""
         moment = self._own.moment
         assert moment is not None
-        shared = {"t": moment.t, "global_norm": moment.global_norm, **moment.scalars, **moment.values}
-        known = {k: x if _is_number(x) else ops.cast(x, dtype) for k, x in shared.items()}
-        result = _function(moment.program)(**{**known, **arrays})
-        return result if isinstance(result, tuple) else (result,)
+        shared = {"t": moment.t, **moment.whole, **moment.scalars, **moment.values}
+        return {k: x if _is_number(x) else ops.cast(x, dtype) for k, x in shared.items()} | arrays
 
     def _spared(self, variable: Any) -> dict[str, float]:
         """No decay for a variable that is excluded from it."""
@@ -296,6 +312,11 @@ def _function(program: Program) -> Any:
     return program.array_function(NAMESPACE)
 
 
+@cache
+def _norms(program: Program) -> Any:
+    return program.array_norms(NAMESPACE)
+
+
 def _dense(grad: Any) -> Any:
     """A gradient as a tensor, in which a row that was not touched is zero."""
     if keras.backend.backend() == "tensorflow":
@@ -322,4 +343,4 @@ def _wide(x: Any) -> Any:
 
 
 def _is_number(x: Any) -> bool:
-    return x is None or isinstance(x, int | float)
+    return isinstance(x, int | float)

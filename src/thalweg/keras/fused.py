@@ -5,8 +5,8 @@ and leaves everything unusual to Keras's own way through `apply`.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter, is_
 from typing import Any
 
@@ -132,7 +132,6 @@ class Plan:
         self.rule, self._program = rule, trace(rule)
         self.variables, self._slots = columns[0], columns[1:]
         self._numbers = numbers
-        self._needs_norms = bool({"norm", "global_norm"} & {*rule.inputs})
         # A second row of scalars, without decay, for the variables that are excluded from it.
         self._undecayed = {} if all(decays) else {n: 0.0 for n in DECAYS if n in rule.hyperparameters}
         self._row_of = np.array([int(bool(self._undecayed) and not d) for d in decays], np.int64)
@@ -150,20 +149,18 @@ class Plan:
         """Take step `t` (from 1) with the gradients noted, at this learning rate."""
         team = torch.get_num_threads()
         try:
-            global_norm = math.sqrt(self._table.norms(team)) if self._needs_norms else 0.0
             values = self.rule.values_at(t)
             if "lr" in values:
                 values = {**values, "lr": rate}
             state = dict(zip(self._program.scalar_slots, map(_item, self._numbers[1:]), strict=True))
-            given = {"t": t, "global_norm": global_norm, **state, **values}
-            told, new = self._program.scalar_function(**given)
-            rows = [told]
-            if self._undecayed:
-                rows.append(self._program.scalar_function(**{**given, **self._undecayed})[0])
-            self._table.step(self._row_of, rows, team)
+            given = {"t": t, **state, **values}
+            rows = [given, {**given, **self._undecayed}] if self._undecayed else [given]
+            whole = self._program.measure([partial(self._table.measure, self._row_of, rows, team)])
+            told, news = zip(*(self._program.scalar_function(**row, **whole) for row in rows), strict=True)
+            self._table.step(self._row_of, told, team)
         finally:
             self._table.release()
-        for variable, value in zip(self._numbers[1:], new, strict=True):
+        for variable, value in zip(self._numbers[1:], news[0], strict=True):
             variable._value.fill_(value)
 
     def _columns(self, grads: Sequence[Any]) -> list[Sequence[Any]]:

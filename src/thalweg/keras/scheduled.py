@@ -19,6 +19,7 @@ from thalweg.symbols import Expr, symbol, walk
 # float32 whatever they are given, but not on TensorFlow, whose tensors are no arrays of the standard.
 _LIBRARY: Any = ops if keras.backend.backend() == "tensorflow" else thalweg.ops
 NAMESPACE: dict[str, Callable[..., Any]] = {name: getattr(_LIBRARY, name) for name in thalweg.ops.__all__}
+NAMESPACE["sum_of_squares"] = lambda x: ops.sum(ops.square(x))
 _OPERATORS = {"div": "truediv"}
 
 

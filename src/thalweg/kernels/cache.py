@@ -31,6 +31,7 @@ from thalweg.kernels.linking import Kernel, link_object
 from thalweg.program import Program
 from thalweg.sources import cpu_source, norm_source
 from thalweg.statefile import replaced
+from thalweg.sweep import Norm
 
 # Bytes; far above what any kernel takes.
 _LARGEST = 1 << 24
@@ -239,9 +240,13 @@ def step_kernel(program: Program, dtypes: tuple[str, ...]) -> Kernel:
     return _kernels[key]
 
 
-def norm_kernel(dtype: str) -> Kernel:
-    """The compiled reduction over gradients of one dtype."""
+def norm_kernel(norm: Norm, dtypes: tuple[str, ...]) -> Kernel:
+    """The compiled reduction of a norm, for dtypes as of `step_kernel`; norms of one source share it."""
+    key = (id(norm), dtypes)
     with _lock:
-        if dtype not in _kernels:
-            _kernels[dtype] = _load(f"norm_{dtype}", norm_source(dtype), 5)
-    return _kernels[dtype]
+        if key not in _kernels:
+            source = norm_source(norm, dtypes)
+            if source not in _kernels:
+                _kernels[source] = _load(f"norm_{dtypes[1]}", source, 9)
+            _kernels[key] = _kernels[source]
+    return _kernels[key]

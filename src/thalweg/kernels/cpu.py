@@ -5,7 +5,7 @@ takes a share of the chunks.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from thalweg.kernels.cache import norm_kernel, step_kernel
 from thalweg.kernels.threads import run, worthwhile_from
 from thalweg.program import Program
+from thalweg.sweep import Norm
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,17 +32,17 @@ class Batch:
         addresses: (2 + slots, tensors) where each parameter, gradient and slot begins.
         rows: (tensors,) the row of `scalars` that each tensor uses.
         scalars: (rows, kernel scalars) float64.
-        norms: (tensors,) norms of the gradients, where the program asks for them.
+        norms: (norms of tensors, tensors) as `measure` finds them.
     """
 
     def __init__(self, program: Program, dtypes: tuple[str, ...], lengths: Sequence[int]) -> None:
         self.kernel = step_kernel(program, dtypes)
-        self.gradient_dtype = dtypes[1]
+        self.program, self.dtypes = program, dtypes
         count = len(lengths)
         self.addresses: Integers = np.zeros((2 + len(program.slots), count), np.int64)
         self.rows: Integers = np.zeros(count, np.int64)
         self.scalars: Floats = np.zeros((1, len(program.kernel_scalars)))
-        self.norms: Floats = np.zeros(count)
+        self.norms: Floats = np.zeros((len(program.tensor_norms), count))
         self.chunks: Integers = np.array(
             [
                 (tensor, start, min(start + CHUNK, length))
@@ -57,16 +58,32 @@ class Batch:
 
     def step(self, threads: int) -> None:
         """Take the step, in place, with up to `threads` threads."""
-        chunks, rows, addresses, norms = self._places
-        table = (chunks, rows, addresses, len(self.norms), _address(self.scalars), norms)
-        run(self.kernel, self._shares.get(threads) or self._split(threads), table)
+        run(self.kernel, self._shares.get(threads) or self._split(threads), self._table(self.scalars))
 
-    def squared_norms(self, threads: int) -> Floats:
-        """(tensors,) the sum of squares of each gradient, in float64."""
-        table = (_address(self.chunks), _address(self.addresses[1]), _address(self._sums))
-        run(norm_kernel(self.gradient_dtype), self._shares.get(threads) or self._split(threads), table)
-        sums: Floats = np.bincount(self.chunks[:, 0], self._sums, len(self.norms)).astype(np.float64)
-        return sums
+    def measure(
+        self, norm: Norm, rows: Sequence[Mapping[str, float]], whole: Mapping[str, float], threads: int
+    ) -> float:
+        """Compute a norm of each tensor, keep it where it is read later, and return the sum of all squares.
+
+        The order of the terms depends on the tensors' sizes alone: so does every bit of the result.
+
+        Args:
+            norm: one of the program's, whose turn it is.
+            rows: for each row of `scalars` what it is computed from: `t`, scalar slots, hyperparameters.
+            whole: the norms of the model that are known.
+            threads: how many threads to use at most.
+        """
+        scalars = np.array([norm.scalar_function(**row, **whole)[0] for row in rows], np.float64)
+        table = (*self._table(scalars), _address(self._sums))
+        run(norm_kernel(norm, self.dtypes), self._shares.get(threads) or self._split(threads), table)
+        squares = np.bincount(self.chunks[:, 0], self._sums, len(self.rows))
+        if norm.of_tensor:
+            np.sqrt(squares, out=self.norms[len(norm.tensor_norms)])
+        return float(squares.sum())
+
+    def _table(self, scalars: Floats) -> tuple[int, ...]:
+        chunks, rows, addresses, norms = self._places
+        return chunks, rows, addresses, len(self.rows), _address(scalars), norms
 
     def _split(self, threads: int) -> list[tuple[int, int]]:
         """Ranges of chunks with about as many entries each."""

@@ -35,17 +35,10 @@ _OPTIONS: dict[str, Any] = {
 }
 
 # first, last, chunks, rows, addresses, tensors, scalars, norms: see `cpu.Batch`
-kernel = numba.njit(
-    types.void(_int64, _int64, _integers, _integers, _integers, _int64, _floats, _floats),
-    fastmath={"contract"},
-    **_OPTIONS,
-)
-# first, last, chunks, addresses, sums. A sum vectorises only if its terms may be added in another order.
-reduction = numba.njit(
-    types.void(_int64, _int64, _integers, _integers, _floats),
-    fastmath={"contract", "reassoc"},
-    **_OPTIONS,
-)
+_table: Any = (_int64, _int64, _integers, _integers, _integers, _int64, _floats, _floats)
+kernel = numba.njit(types.void(*_table), fastmath={"contract"}, **_OPTIONS)
+# The same, then sums. A sum vectorises only if its terms may be added in another order.
+reduction = numba.njit(types.void(*_table, _floats), fastmath={"contract", "reassoc"}, **_OPTIONS)
 
 
 def machine_code(function: Any) -> tuple[str, bytes]:

@@ -8,7 +8,7 @@ memory does not hold its entries is refused by name.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from thalweg.kernels.cpu import Batch
 from thalweg.program import Program
+from thalweg.sweep import Norm
 
 Columns = Sequence[Sequence[Any]]
 
@@ -210,15 +211,24 @@ class Table:
         """Let go of the arrays: gradients are not kept alive until the next step."""
         self.columns = ()
 
-    def norms(self, threads: int) -> float:
-        """Compute each gradient's norm; return the sum of their squares."""
+    def measure(
+        self, row_of: Any, rows: Sequence[Mapping[str, float]], threads: int, norm: Norm, whole: Any
+    ) -> float:
+        """Compute a norm of each tensor, keep it where the step needs it, and return the sum of all squares.
+
+        Args:
+            row_of: (members,) which of the rows each member takes.
+            rows: see `Batch.measure`.
+            threads: how many may be used.
+            norm: one of the program's, whose turn it is: see `Program.measure`.
+            whole: the norms of the model that are known.
+        """
         total = 0.0
         for part in self.parts:
+            self._point(part, row_of)
             part.read(self.columns)
             part.load(self.columns)
-            squares = part.batch.squared_norms(threads)
-            part.batch.norms[:] = np.sqrt(squares)
-            total += float(squares.sum())
+            total += part.batch.measure(norm, rows, whole, threads)
         return total
 
     def step(self, row_of: Any, scalars: Any, threads: int) -> None:
@@ -233,12 +243,15 @@ class Table:
             part.read(self.columns)
         for part in self.parts:
             batch = part.batch
-            batch.rows[:] = row_of if len(self.parts) == 1 else row_of[part.places]
+            self._point(part, row_of)
             batch.scalars = np.array(scalars, np.float64).reshape(len(scalars), -1)
             part.load(self.columns)
             batch.step(threads)
             part.store(self.columns)
         self._arrays.changed(self.columns[0])
+
+    def _point(self, part: Part, row_of: Any) -> None:
+        part.batch.rows[:] = row_of if len(self.parts) == 1 else row_of[part.places]
 
     def _put(self) -> None:
         addresses = np.array(self._addresses, np.int64).reshape(self._rows, self._width)

@@ -95,7 +95,7 @@ def _formulas(found: Path) -> tuple[list[dict[str, str]], dict[str, tuple[str, A
 
 def _places(program: Program, rule: Rule) -> dict[str, str]:
     """What stands for each symbol of a formula: a number, or ⟦series|row⟧, row 1 being the step's own."""
-    places = {"t": "⟦t⟧", "g": "⟦gradient|0⟧", "p": "⟦points|0⟧", "norm": "‖g‖", "global_norm": "‖g‖"}
+    places = {"t": "⟦t⟧", "g": "⟦gradient|0⟧", "p": "⟦points|0⟧"}
     places |= {slot: f"⟦{slot}|0⟧" for slot in (*program.slots, *program.scalar_slots)}
     places |= {name: f"{value:.4g}".replace("-", "−") for name, value in rule.values.items()}
     return places | {line.name: f"⟦{line.name.removesuffix('_new')}|1⟧" for line in program.formulas}

@@ -207,7 +207,7 @@ class BaseOptimizer(torch.optim.Optimizer):
                 return f"{type(self).__name__}: {of}{self._named(member.index)}"
 
             parts.append((places, Members(program, members, given, numbers, keys, name)))
-        return Plan(parts, [rule for rule, _ in rules])
+        return Plan(parts)
 
     def _named(self, index: int) -> str:
         """What to call a parameter, by its place among all."""

@@ -1,8 +1,9 @@
 """What is kept from step to step, for one pattern of present gradients: where tensors are, and numbers."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 
@@ -11,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg import ops
 from thalweg.kernels.table import Table
 from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory
-from thalweg.program import Program
+from thalweg.program import Part, Program
 from thalweg.rule import Rule
+from thalweg.sweep import Norm
 
 State = dict[str, Any]
 Columns = Sequence[Sequence[Tensor]]
+_FUNCTIONS = {name: getattr(ops, name) for name in ops.__all__}
 _dtype = attrgetter("dtype")
 
 
@@ -90,22 +94,20 @@ class Row:
     """What parameters at one step number share.
 
     Attributes:
-        rule: with its hyperparameters.
         t: number of the step being taken, from 1.
-        scalars: the scalar slots before it.
+        given: what it is computed from: `t`, the scalar slots before it, the hyperparameters.
         kernel: what the kernel is told.
         new: the scalar slots after it.
     """
 
-    rule: Rule
     t: int
-    scalars: dict[str, float]
-    kernel: tuple[float, ...]
-    new: dict[str, float]
+    given: dict[str, float]
+    kernel: tuple[float, ...] = ()
+    new: dict[str, float] = field(default_factory=dict)
 
 
 class Eager:
-    """Parameters without a kernel: the rule as written runs on torch's own operations.
+    """Parameters without a kernel: the program runs on torch's own operations.
 
     The half types compute in float32, and complex numbers as pairs of reals, as in the kernels.
     """
@@ -113,7 +115,9 @@ class Eager:
     def __init__(self, program: Program, columns: Columns, name: Callable[[int, int], str]) -> None:
         self.slots = tuple(program.slots)
         self._columns = columns
-        self._norms: list[Tensor] = []
+        self._step = program.array_function(_FUNCTIONS)
+        self._of_norm = {norm: norm.array_function(_FUNCTIONS) for norm in program.norms}
+        self._norms: list[dict[str, Tensor]] = [{} for _ in columns[0]]
         for row, column in enumerate(columns):
             for i, (p, x) in enumerate(zip(columns[0], column, strict=True)):
                 if x.shape != p.shape:
@@ -136,23 +140,30 @@ class Eager:
         """Let go of the tensors."""
         self._columns = ()
 
-    def norms(self) -> float:
-        """Compute each gradient's norm; return the sum of their squares."""
-        self._norms = [torch.linalg.vector_norm(_wide(g)) for g in self._columns[1]]
-        return float(sum(float(n) ** 2 for n in self._norms))
+    def measure(
+        self, row_of: Sequence[int], rows: Sequence[Mapping[str, float]], norm: Norm, whole: Any
+    ) -> float:
+        """See `Table.measure`."""
+        total = 0.0
+        for i, norms in enumerate(self._norms):
+            value = self._of_norm[norm](**self._given(i, rows[row_of[i]], whole))[0]
+            found = torch.linalg.vector_norm(value)
+            if norm.of_tensor:
+                norms[norm.of_tensor] = found
+            total += float(found) ** 2
+        return total
 
-    def step(self, rows: Sequence[Row], row_of: Sequence[int], global_norm: float) -> None:
+    def step(self, row_of: Sequence[int], rows: Sequence[Mapping[str, float]], whole: Any) -> None:
         """Take the step: the member `i` at `rows[row_of[i]]`."""
-        for i, (p, g, *slots) in enumerate(zip(*self._columns, strict=True)):
-            row = rows[row_of[i]]
-            state: dict[str, Any] = dict.fromkeys(row.rule.slots, 0.0) | row.scalars
-            state |= {slot: _wide(x) for slot, x in zip(self.slots, slots, strict=True)}
-            norm = self._norms[i] if self._norms else None
-            param = _wide(p)
-            step, new = row.rule.at(row.t).advance(row.t, _wide(g), param, state, norm, global_norm)
-            _real(p).copy_(param - step)
-            for slot, x in zip(self.slots, slots, strict=True):
-                _real(x).copy_(new[slot])
+        for i, (p, _, *slots) in enumerate(zip(*self._columns, strict=True)):
+            step, *new = self._step(**self._given(i, rows[row_of[i]], whole))
+            _real(p).copy_(_wide(p) - step)
+            for x, value in zip(slots, new, strict=False):  # after these, the scalar slots
+                _real(x).copy_(value)
+
+    def _given(self, i: int, row: Mapping[str, float], whole: Any) -> dict[str, Any]:
+        arrays = [_wide(column[i]) for column in self._columns]
+        return {**dict(zip(("p", "g", *self.slots), arrays, strict=True)), **row, **whole, **self._norms[i]}
 
 
 class Members:
@@ -192,7 +203,7 @@ class Members:
         self._at: list[tuple[int, int, dict[str, float]]] = []
         self._row_of = np.zeros(len(members), np.int64)
         self._rows: list[Row] = []
-        self._global_norm = 0.0
+        self._whole: dict[str, Any] = {}
 
         columns = [[m.param for m in members], grads, *map(self._column, keys)]
         for row, column in enumerate(columns):
@@ -234,23 +245,38 @@ class Members:
             self._eager is None or self._eager.holds(self._some(columns, self._others))
         )
 
-    def norms(self, threads: int) -> float:
-        """Compute each gradient's norm; return the sum of their squares."""
-        return (self._table.norms(threads) if self._table else 0.0) + (
-            self._eager.norms() if self._eager else 0.0
-        )
+    def prepare(self, rules: Sequence[Rule], threads: int) -> bool:
+        """Compute what the step needs; nothing is changed yet, and a schedule may still refuse.
 
-    def prepare(self, rules: Sequence[Rule], global_norm: float) -> None:
-        """Compute what the step needs; nothing is changed yet, and a schedule may still refuse."""
+        Returns:
+            whether the step is to be taken: False where a guard forbids it.
+        """
         for numbers in self._numbers:
             numbers.read()
         if self._snapshot() != self._seen:
             self._read()
-        self._rows = []
-        for group, t, scalars in self._at:
-            kernel, new = self._program.scalars_at(t + 1, rules[group], scalars, global_norm)
-            self._rows.append(Row(rules[group], t + 1, scalars, kernel, new))
-        self._global_norm = global_norm
+        self._rows = [
+            Row(t + 1, {"t": t + 1, **scalars, **rules[group].values_at(t + 1)})
+            for group, t, scalars in self._at
+        ]
+        self._whole = self._program.measure(self._parts(threads)) if self._program.norms else {}
+        guard = self._program.guard
+        if guard and not math.isfinite(self._whole[guard]):
+            return False
+        for row in self._rows:
+            row.kernel, new = self._program.scalar_function(**row.given, **self._whole)
+            row.new = dict(zip(self._program.scalar_slots, new, strict=True))
+        return True
+
+    def _parts(self, threads: int) -> list[Part]:
+        """What takes norms of the members."""
+        given = [row.given for row in self._rows]
+        parts: list[Part] = []
+        if self._table:
+            parts.append(partial(self._table.measure, self._row_of[self._in_table], given, threads))
+        if self._eager:
+            parts.append(partial(self._eager.measure, self._row_of[self._others].tolist(), given))
+        return parts
 
     def step(self, threads: int) -> None:
         """Take the step that was prepared."""
@@ -258,7 +284,8 @@ class Members:
             row_of = self._row_of if self._eager is None else self._row_of[self._in_table]
             self._table.step(row_of, [row.kernel for row in self._rows], threads)
         if self._eager:
-            self._eager.step(self._rows, self._row_of[self._others].tolist(), self._global_norm)
+            given = [row.given for row in self._rows]
+            self._eager.step(self._row_of[self._others].tolist(), given, self._whole)
         steps, *slots = self._numbers
         steps.array[self._index] += 1
         for numbers, slot in zip(slots, self._program.scalar_slots, strict=True):
@@ -305,14 +332,10 @@ class Plan:
 
     Args:
         members: lists of members, each with the gradients' places among those of all parameters.
-        rules: the rule of each parameter group.
     """
 
-    def __init__(self, members: Iterable[tuple[list[int], Members]], rules: Sequence[Rule]) -> None:
+    def __init__(self, members: Iterable[tuple[list[int], Members]]) -> None:
         self._members = list(members)
-        self._guarded = any(rule.guarded for rule in rules)
-        asked = {name for rule in rules for name in rule.inputs}
-        self._needs_norms = self._guarded or bool({"norm", "global_norm"} & asked)
 
     def take(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether all that was prepared still holds with these gradients; where they are is then known."""
@@ -325,11 +348,8 @@ class Plan:
         """Take the step, or none where a guard forbids it; then let go of the gradients."""
         try:
             threads = torch.get_num_threads()
-            square = sum(m.norms(threads) for _, m in self._members) if self._needs_norms else 0.0
-            if self._guarded and not math.isfinite(square):
+            if not all(members.prepare(rules, threads) for _, members in self._members):
                 return
-            for _, members in self._members:
-                members.prepare(rules, math.sqrt(square))
             for _, members in self._members:
                 members.step(threads)
         finally:
