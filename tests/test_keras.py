@@ -4,9 +4,11 @@
 """
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import json
+import pickle
 import warnings
 
 import keras
@@ -599,7 +601,7 @@ def test_settings_are_attributes():
     assert (optimizer.beta_1, optimizer.amsgrad) == (0.5, False)
 
 
-@pytest.mark.parametrize("change", ["setting", "option", "rule", "rate"])
+@pytest.mark.parametrize("change", ["setting", "option", "rule", "hyperparameter", "rate", "lr"])
 def test_what_is_set_between_steps_counts(change, float64, path):
     (p,) = variables((3,), dtype="float64")
     start, grads = numpy(p), gradients([p], 2)
@@ -611,17 +613,56 @@ def test_what_is_set_between_steps_counts(change, float64, path):
         optimizer.momentum = momentum = 0.2
     elif change == "rule":
         optimizer.rule, momentum = thalweg.Momentum(0.1, 0.3), 0.3
+    elif change == "hyperparameter":
+        optimizer.momentum = momentum = 0.3
     elif change == "rate":
         optimizer.learning_rate = rate = 0.5
+    elif change == "lr":
+        optimizer.lr = rate = 0.5
     else:
         optimizer.clipvalue = limit = 0.01
     take(optimizer, [p], grads[1:])
     step = 0.1 * grads[0][0]
     wanted = start - step
     wanted = wanted - (momentum * step + rate * np.clip(grads[1][0], -limit, limit))
-    if change == "rule":
-        wanted = start - step - 0.1 * (momentum * grads[0][0] + grads[1][0])
+    if not named:  # there, the velocity holds gradients
+        wanted = start - step - rate * (momentum * grads[0][0] + grads[1][0])
     assert difference(numpy(p), wanted) < 1e-12
+
+
+@pytest.mark.parametrize("name", thalweg.rules())
+def test_every_hyperparameter_is_an_attribute(name):
+    rule = thalweg.get(name)
+    optimizer = Optimizer(rule)
+    assert float(optimizer.lr) == float(optimizer.learning_rate) == pytest.approx(rule.lr)
+    for field, value in rule.values.items():
+        if field == "lr":
+            continue
+        assert getattr(optimizer, field) == value
+        setattr(optimizer, field, 0.5)
+        assert getattr(optimizer, field) == getattr(optimizer.rule, field) == 0.5
+        with pytest.raises(ValueError, match=rf"{field} must lie in"):
+            setattr(optimizer, field, -1.0)
+    again = Optimizer.from_config(optimizer.get_config())
+    assert again.rule.replaced(lr=0.0) == optimizer.rule.replaced(lr=0.0)
+    with pytest.raises(AttributeError, match="'Optimizer' object has no attribute 'beta_9'"):
+        _ = optimizer.beta_9
+
+
+def test_hyperparameters_of_treatments_and_options_are_attributes(float64, path):
+    optimizer = Optimizer(thalweg.chain(thalweg.ClipByValue(0.5), thalweg.AdamW(weight_decay=0.1)))
+    assert (optimizer.clip_value, optimizer.weight_decay, optimizer.clipvalue) == (0.5, 0.1, None)
+    optimizer.weight_decay = 0.2
+    assert optimizer.rule.rule.weight_decay == 0.2
+    assert Optimizer(thalweg.AdamW(), weight_decay=0.3).rule.weight_decay == 0.3
+    assert Optimizer(thalweg.AdamW(weight_decay=WarmUp(3, 0.1))).get_config()["weight_decay"] is None
+    (p,) = variables((3,), dtype="float64")
+    start, (g,) = numpy(p), gradients([p], 1)[0]
+    optimizer = Optimizer(thalweg.chain(thalweg.ClipByValue(0.5), thalweg.SGD(1.0)))
+    take(optimizer, [p], [[g]])
+    optimizer.clip_value = 0.1
+    take(optimizer, [p], [[g]])
+    assert difference(numpy(p), start - 0.6 * np.sign(g)) < 1e-12
 
 
 def test_own_optimizers_may_derive_from_ours():
@@ -775,19 +816,89 @@ def test_a_state_of_another_shape_is_refused():
     np.testing.assert_array_equal(numpy(model.optimizer.variables[2]), 2 * before[2])
 
 
-def test_a_state_for_an_optimizer_without_one(tmp_path):
-    stateful(thalweg.keras.Adam).save_weights(tmp_path / "x.weights.h5")
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
-    model.save_weights(tmp_path / "without.weights.h5")
-    model.compile(optimizer=thalweg.keras.Adam(), loss="mse")
-    with pytest.raises(ValueError, match=r"first call optimizer\.build"):
-        model.load_weights(tmp_path / "x.weights.h5")
-    model.load_weights(tmp_path / "x.weights.h5", objects_to_skip=[model.optimizer])
-    model.optimizer.build(model.trainable_variables)
-    model.load_weights(tmp_path / "x.weights.h5")
-    with pytest.warns(UserWarning, match="the saved optimizer has 0 variables"):
-        model.load_weights(tmp_path / "without.weights.h5")
+def compiled(kind, width=16, **settings):
+    """A model with an optimizer that has no state yet."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(width)])
+    model.compile(optimizer=kind(**settings), loss="mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    "made", [thalweg.keras.Adam, lambda: Optimizer(thalweg.Adan())], ids=["Adam", "rule"]
+)
+def test_weights_go_into_a_model_that_has_not_been_trained(made, tmp_path):
+    """What KerasTuner's `get_best_models` does: it builds and compiles anew, and loads the weights."""
+    path = tmp_path / "checkpoint.weights.h5"
+    best = stateful(made)
+    best.save_weights(path)
+    model = compiled(made)
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer .* it has 2 variables"):
+        model.load_weights(path)
+    for a, b in zip(model.weights, best.weights, strict=True):
+        np.testing.assert_array_equal(numpy(a), numpy(b))
+    model.fit(np.ones((8, 4)), np.ones((8, 16)), verbose=0)
     assert int(model.optimizer.iterations) == 1
+    model.load_weights(path)  # now it has a state, which is that of the file
+    assert deviation(model, best) == 0
+    another = compiled(made)
+    another.load_weights(path, objects_to_skip=[another.optimizer])
+
+
+def test_a_model_that_was_saved_before_training(tmp_path):
+    compiled(thalweg.keras.Adam, learning_rate=0.5).save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="the saved optimizer has 2 variables"):
+        model = keras.models.load_model(tmp_path / "model.keras")
+    assert (float(model.optimizer.lr), int(model.optimizer.iterations)) == (0.5, 0)
+    model.fit(np.ones((8, 4)), np.ones((8, 16)), verbose=0)
+
+
+def test_weights_without_a_state_leave_it(tmp_path):
+    model = stateful(thalweg.keras.Adam)
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)]).save_weights(tmp_path / "x.weights.h5")
+    with pytest.warns(UserWarning, match="the saved optimizer has 0 variables"):
+        model.load_weights(tmp_path / "x.weights.h5")
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_mismatches_are_skipped_where_that_is_asked_for(tmp_path):
+    stateful(thalweg.keras.Adamax).save_weights(tmp_path / "x.weights.h5")
+    model = stateful(thalweg.keras.Adam)
+    with pytest.warns(UserWarning, match="was written by 'adamax"):
+        model.load_weights(tmp_path / "x.weights.h5", skip_mismatch=True)
+    assert int(model.optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize(
+    "made", [thalweg.keras.Nadam, lambda: Optimizer(thalweg.Adan())], ids=["Nadam", "rule"]
+)
+def test_clones_and_copies_of_models(made, tmp_path):
+    model = stateful(made)
+    clone = keras.models.clone_model(model)
+    clone.compile_from_config(model.get_compile_config())
+    assert clone.optimizer.rule.replaced(lr=0.0) == model.optimizer.rule.replaced(lr=0.0)
+    assert int(clone.optimizer.iterations) == 0
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert deviation(copied, model) == 0
+        take(copied.optimizer, copied.trainable_variables, gradients(model.trainable_variables, 1))
+        assert int(copied.optimizer.iterations) == 2
+    assert int(model.optimizer.iterations) == 1
+    with pytest.warns(UserWarning, match="Skipping variable loading"):  # as of Keras's own: alone, it is new
+        assert type(copy.deepcopy(model.optimizer)) is type(model.optimizer)
+
+
+READ = "import keras; print(type(keras.models.load_model({path!r}).optimizer))"
+
+
+@pytest.mark.parametrize("made", [thalweg.keras.Adam, lambda: Optimizer(thalweg.Adan()), thalweg.keras.RAdam])
+def test_a_model_file_names_what_to_import(made, tmp_path):
+    path = str(tmp_path / "model.keras")
+    stateful(made).save(path)
+    done = python(READ.format(path=path), KERAS_BACKEND=BACKEND)
+    assert "make sure they are all imported" in done.stderr
+    assert "config: {'module': 'thalweg.keras', " in done.stderr
+    assert "thalweg.keras" in output(
+        python("import thalweg.keras; " + READ.format(path=path), KERAS_BACKEND=BACKEND)
+    )
 
 
 # -- mixed precision, constraints, unusual gradients -----------------------------------------------------

@@ -17,7 +17,7 @@ def test_on_another_back_end(backend: str) -> None:
         [
             sys.executable,
             *("-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"),
-            str(Path(__file__).with_name("test_keras.py")),
+            *(str(Path(__file__).with_name(name)) for name in ("test_keras.py", "test_keras_peer.py")),
         ],
         env={**os.environ, "KERAS_BACKEND": backend, "PYTEST_ADDOPTS": ""},
         capture_output=True,

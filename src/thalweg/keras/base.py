@@ -125,6 +125,15 @@ class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         """The rule, without what Keras's options add; `learning_rate` holds its learning rate."""
         return self._own.rule
 
+    @property
+    def lr(self) -> Any:
+        """`learning_rate`, by its name in older Keras."""
+        return self.learning_rate
+
+    @lr.setter
+    def lr(self, rate: Any) -> None:
+        self.learning_rate = rate
+
     def _replace(self, rule: Rule) -> None:
         """Go on with another rule of the same form."""
         if self.built and trace(rule) is not trace(self._own.rule):
@@ -290,8 +299,9 @@ class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         Raises:
             ValueError: it does not fit; nothing has been changed.
         """
-        if not store.keys():
-            super().load_own_variables(store)  # the file holds no state: Keras says so
+        stored, without_slots = len(store.keys()), 1 + isinstance(self._learning_rate, keras.Variable)
+        if stored != len(self.variables) and (not self.built or stored <= without_slots):
+            super().load_own_variables(store)  # one of the two has no state yet: Keras warns, and goes on
             return
         check_state(self, store)
         for i, variable in enumerate(self.variables):
@@ -301,9 +311,11 @@ class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         """Set the values of all of the optimizer's variables.
 
         Raises:
-            ValueError: they are too few, too many, or of other shapes; nothing has been changed.
+            ValueError: they are too few, too many, or of other shapes, or there are none yet; nothing has
+                been changed.
         """
-        check_state(self, {str(i): w for i, w in enumerate(weights)})
+        if self.built:
+            check_state(self, {str(i): w for i, w in enumerate(weights)})
         super().set_weights(weights)
 
 

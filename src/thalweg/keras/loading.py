@@ -29,15 +29,9 @@ def check_state(optimizer: Any, store: Mapping[str, Any]) -> None:
             )
     names = [v.path for v in variables]
     if len(store.keys()) != len(variables):
-        hint = (
-            ""
-            if optimizer.built
-            else ". It has no state of its own yet: first call optimizer.build(model.trainable_variables), "
-            "or leave the state in the file with load_weights(path, objects_to_skip=[model.optimizer])"
-        )
         raise ValueError(
             f"{kind}: the state has {len(store.keys())} variables, this optimizer "
-            f"{len(variables)}: {_list(names)}{hint}"
+            f"{len(variables)}: {_list(names)}"
         )
     for i, variable in enumerate(variables):
         if str(i) not in store:

@@ -38,6 +38,7 @@ _DECOUPLED = ("AdamW", "AdaBelief")
 
 def registered(kind: type["BackendOptimizer"]) -> type["BackendOptimizer"]:
     """Let Keras find an optimizer by the name "thalweg>Class", in strings and in files."""
+    kind.__module__ = "thalweg.keras"  # files name it, for who has not imported it yet
     keras.saving.register_keras_serializable("thalweg", kind.__name__)(kind)
     return kind
 
@@ -56,14 +57,34 @@ class Optimizer(BackendOptimizer):
         ValueError: a value outside its range.
 
     Attributes:
-        rule: the rule; replace it to change a hyperparameter between steps (what JAX or TensorFlow has
-            compiled stays as it was).
+        rule: the rule; replace it, or set one of its hyperparameters by name (`optimizer.beta_1 = 0.8`), to
+            change it between steps (what JAX or TensorFlow has compiled stays as it was).
     """
+
+    weight_decay: Any
 
     def __init__(self, rule: Rule, learning_rate: Any = None, **options: Any) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(f"Optimizer takes a rule, such as thalweg.get('adam'); got {rule!r}")
         super().__init__(rule, learning_rate, DecoupledDecay, **options)
+        if "weight_decay" in rule.values:  # which the option then is a name of
+            given = self.weight_decay
+            del self.weight_decay
+            if given is not None:
+                self.weight_decay = given
+
+    def __getattr__(self, name: str) -> Any:
+        own = vars(self).get("_own")
+        if own is None or name not in own.rule.values:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return own.rule.values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = vars(self).get("_own")
+        if own is None or name not in own.rule.values or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        else:
+            self._replace(own.rule.replaced(**{name: value}))
 
     @property
     def rule(self) -> Rule:
@@ -76,7 +97,8 @@ class Optimizer(BackendOptimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Keras's options and the rule, as what JSON can hold."""
-        return {**super().get_config(), "rule": rule_to_config(self.rule)}
+        of_the_rule = {"weight_decay": None} if "weight_decay" in self.rule.values else {}
+        return {**super().get_config(), **of_the_rule, "rule": rule_to_config(self.rule)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Optimizer":
@@ -313,6 +335,6 @@ _classes: dict[type[Rule], type[Named]] = {
 def class_of(rule: type[Rule]) -> type[Named]:
     """The optimizer of a rule: Keras's namesake, or one made of the rule's own fields."""
     if rule not in _classes:
-        members = {"kind": rule, "__doc__": rule.__doc__, "__module__": "thalweg.keras"}
+        members = {"kind": rule, "__doc__": rule.__doc__}
         _classes[rule] = type(rule.__name__, (Named,), members)
     return _classes[rule]
