@@ -665,6 +665,25 @@ def test_hyperparameters_of_treatments_and_options_are_attributes(float64, path)
     assert difference(numpy(p), start - 0.6 * np.sign(g)) < 1e-12
 
 
+def test_in_a_compiled_step_a_rate_counts_at_once_and_the_rest_after_compile():
+    optimizer = Optimizer(thalweg.chain(thalweg.ClipByValue(1.0), thalweg.SGD(1.0)))
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "linear", use_bias=False)])
+
+    def moved(compile=False):
+        if compile:
+            model.compile(optimizer, loss=lambda y, prediction: 100 * ops.mean(prediction))
+        before = numpy(model.weights[0])
+        model.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
+        return float((before - numpy(model.weights[0])).item())
+
+    assert moved(compile=True) == pytest.approx(1.0, abs=1e-5)
+    optimizer.lr = 0.5
+    assert moved() == pytest.approx(0.5, abs=1e-5)
+    optimizer.clip_value = 0.1
+    assert moved() == pytest.approx(0.05 if BACKEND == "torch" else 0.5, abs=1e-5)
+    assert moved(compile=True) == pytest.approx(0.05, abs=1e-5)
+
+
 def test_own_optimizers_may_derive_from_ours():
     class Mine(thalweg.keras.Adam):
         def __init__(self):
