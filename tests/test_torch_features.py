@@ -482,10 +482,9 @@ def test_groups_of_any_rule_override_its_hyperparameters() -> None:
         ({"learning_rate": 0.5}, ValueError, "unknown setting 'learning_rate'"),
         ({"lr": -1.0}, ValueError, r"lr must lie in \[0, ∞\), got -1.0"),
         ({"betas": (0.9, 1.5)}, ValueError, r"beta_2 must lie in \[0, 1\), got 1.5"),
-        ({"params": [torch.zeros(2, dtype=torch.int64)]}, TypeError, "torch.int64"),
+        ({"lr": torch.ones(2)}, ValueError, "Tensor lr must be 1-element"),
         ({"params": "twice"}, ValueError, "some parameters appear in more than one parameter group"),
         ({"params": [1.0]}, TypeError, "optimizer can only optimize Tensors"),
-        ({"differentiable": True}, ValueError, "differentiable"),
         ({"capturable": True}, ValueError, "capturable"),
     ],
 )
@@ -506,10 +505,9 @@ def test_a_group_that_is_refused_changes_nothing(group: dict[str, Any], error: t
 
 
 @classes
-@pytest.mark.parametrize("setting", ["differentiable", "capturable"])
-def test_what_is_not_supported_is_refused(kind: Any, setting: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=setting):
-        kind(parameters((2,)), **{setting: True})
+def test_what_is_not_supported_is_refused(kind: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="capturable"):
+        kind(parameters((2,)), capturable=True)
 
 
 @pytest.mark.parametrize(

@@ -120,44 +120,14 @@ def test_every_input_leads_where_torch_leads(kind: str, path: str) -> None:
             assert largest_difference(found, wanted) <= 1e-10, f"{description}: {settings}"
 
 
-# What torch refuses and we take, with the reason.
-TAKEN = {
-    "lr as Tensor doesn't work with foreach & not capturable": "`foreach` chooses nothing here",
-    r"betas\[0\] as a Tensor is not supported for capturable=False and foreach=True": "the same",
-}
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=[pytest.mark.xfail(reason="one beta in a tensor, the other not, is taken")])
-        if k in ("Adam", "AdamW")
-        else k
-        for k in KINDS
-    ],
-)
+@kinds
 def test_every_erroneous_input_is_refused_as_torch_does(kind: str) -> None:
     for description, params, settings, moment, error in optim_db()[kind]["errors"]:
         assert moment == "CONSTRUCTION_ERROR"
-        if description in TAKEN:
-            continue
         for cls in both(kind):
             print(f"{cls.__module__}.{kind}: {description}: {settings}")  # shown where this fails
             with pytest.warns(error) if issubclass(error, Warning) else pytest.raises(error):
                 cls(parameters((2,)) if params is None else params, **settings)
-
-
-@pytest.mark.parametrize("kind", ["Adam", "AdamW"])
-def test_what_torch_refuses_and_we_take_leads_where_it_would_without_foreach(kind: str) -> None:
-    taken = [s for d, _, s, _, _ in optim_db()[kind]["errors"] if d in TAKEN]
-    assert len(taken) == len(TAKEN)
-    for settings in taken:
-        params = parameters((5, 3))
-        wanted, found = copies(params), copies(params)
-        theirs, ours = both(kind)
-        train(theirs(wanted, **{**settings, "foreach": False}), wanted, gradients(params, 4))
-        train(ours(found, **settings), found, gradients(params, 4))
-        assert largest_difference(found, wanted) <= 1e-6  # torch multiplies by a rate of float32
 
 
 # -- steps ---------------------------------------------------------------------------------------
@@ -350,7 +320,6 @@ def test_complex_parameters_are_pairs_of_reals(kind: str, path: str) -> None:
             assert ours.state[whole][key].dtype == value.dtype, key
 
 
-@pytest.mark.xfail(reason="differentiable=True is refused", raises=ValueError)
 @in_float64
 @kinds
 def test_steps_that_can_be_differentiated(kind: str) -> None:
@@ -684,15 +653,7 @@ def test_step_numbers_are_tensors_that_count(kind: str) -> None:
         assert kind == "SGD" or [(float(s), s.dim(), s.dtype) for s in steps] == [(3.0, 0, torch.float32)] * 2
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=[pytest.mark.xfail(reason="loaded step numbers are of float64 until a step")])
-        if k not in ("SGD", "Adagrad")
-        else k
-        for k in KINDS
-    ],
-)
+@kinds
 def test_a_state_dict_through_a_file_of_weights_only(kind: str) -> None:
     optimizer, _, _ = primed(kind)
     file = io.BytesIO()

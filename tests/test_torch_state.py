@@ -6,6 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim._stateless import swap_in_optimizer_params_and_state
 
 import thalweg
 import thalweg.torch
@@ -66,23 +72,26 @@ def test_training_goes_on_as_if_uninterrupted(form: str, direction: str, steps: 
     assert largest_difference(found, wanted) <= 1e-10
 
 
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("form", TORCH_FORMS)
-def test_states_have_torchs_names_shapes_and_dtypes(form: str) -> None:
+def test_states_have_torchs_names_shapes_and_dtypes(form: str, steps: int, default: torch.dtype) -> None:
     theirs, ours = both(TORCH_FORMS[form][0])
     settings = draw_settings(form, 1)
     written = []
-    for kind in (theirs, ours):
-        params = parameters(*SHAPES, dtype=torch.float32)
-        written.append(trained(kind(params, **settings), params))
-    wanted, found = written
-    assert found.keys() == wanted.keys()
-    for group, other in zip(found["param_groups"], wanted["param_groups"], strict=True):
-        assert group.keys() == other.keys()
-    for index, state in wanted["state"].items():
-        same = {k: (x.shape, x.dtype) for k, x in state.items() if k != "mu_product"}
-        assert {k: (x.shape, x.dtype) for k, x in found["state"][index].items() if k in same} == same
-        # torch's SGD keeps no step number.
-        assert found["state"][index].keys() - state.keys() <= {"step"}
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        for kind in (theirs, ours):
+            params = parameters(*SHAPES, dtype=torch.float32)
+            optimizer = kind(params, **settings)
+            saved = trained(optimizer, params, steps)
+            live = [{k: (x.shape, x.dtype) for k, x in s.items()} for s in optimizer.state.values()]
+            kept = {i: {k: (x.shape, x.dtype) for k, x in s.items()} for i, s in saved["state"].items()}
+            written.append((kept, live, [group.keys() for group in saved["param_groups"]]))
+    finally:
+        torch.set_default_dtype(before)
+    assert written[1] == written[0]
 
 
 @pytest.mark.usefixtures("float64")
@@ -310,8 +319,8 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     ),
     "an unknown setting": (
         lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
-        lambda s: s["param_groups"][0].update(rate=0.5),
-        "setting 'rate'",
+        lambda s: s["param_groups"][0].update(lerning_rate=0.5),
+        "unknown setting 'lerning_rate' in a parameter group; did you mean 'lr'",
     ),
     "an inadmissible setting": (
         lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
@@ -323,6 +332,26 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
         lambda s: s["state"][1].update(step=torch.ones(2)),
         "step of parameter 1 is one number",
     ),
+    "a negative step number": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(step=torch.tensor(-5.0)),
+        "step of parameter 1 is a whole number from 0, got -5",
+    ),
+    "a step number between two": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(step=1.5),
+        "step of parameter 1 is a whole number from 0, got 1.5",
+    ),
+    "a step number that is a word": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(step="three"),
+        "step of parameter 1 is one number, got 'three'",
+    ),
+    "a slot of integers": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(exp_avg=torch.ones(2, 3, dtype=torch.int64)),
+        "exp_avg of parameter 1 is of torch.int64, the parameter of torch.float64",
+    ),
     "a slot that is no tensor": (
         lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
         lambda s: s["state"][1].update(exp_avg=1.0),
@@ -331,6 +360,11 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     "no state": (
         lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
         lambda s: s.pop("state"),
+        "not the state_dict",
+    ),
+    "a list of states": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s.update(state=[]),
         "not the state_dict",
     ),
 }
@@ -410,6 +444,128 @@ def test_a_state_of_another_form_turns_the_form_on() -> None:
     train(source, [q], grads[3:])
     train(optimizer, [p], grads[3:])
     assert difference(p, q) <= 1e-12
+
+
+# -- what users keep there themselves --------------------------------------------------------------
+
+
+def test_entries_of_the_users_own_in_state_are_kept_and_saved() -> None:
+    params = parameters((3,), (2, 2))
+    grads = gradients(params, 4)
+    ends = []
+    for module in (torch.optim, thalweg.torch):
+        found = copies(params)
+        first = module.Adam(found, lr=0.1)
+        train(first, found, grads[:2])
+        first.state[found[0]]["old_p"] = found[0].detach().clone()
+        first.state[found[1]]["masks"] = {"row": torch.ones(2).double(), "many": [torch.zeros(1).double(), 2]}
+        first.state["of the whole model"] = {"seen": 5}
+        saved = copy.deepcopy(first.state_dict())
+        second = module.Adam(found, lr=0.1)
+        second.load_state_dict(state_dict=first.state_dict())
+        if module is thalweg.torch:
+            first.state[found[0]]["old_p"].zero_()  # nothing is shared
+        assert second.state["of the whole model"] == {"seen": 5}
+        train(second, found, grads[2:])
+        written = second.state_dict()["state"]
+        for place, key in ((0, "old_p"), (1, "masks")):
+            assert str(written[place][key]) == str(saved["state"][place][key])
+        assert written["of the whole model"] == {"seen": 5}
+        ends.append(found)
+    assert largest_difference(ends[1], ends[0]) <= 1e-12
+
+
+def test_entries_of_the_users_own_alone_are_no_state_to_go_on_from() -> None:
+    (p,) = parameters((3,))
+    first = thalweg.torch.Adam([p], lr=0.1)
+    first.state[p]["note"] = "mine"
+    second = thalweg.torch.Adam([p], lr=0.1)
+    second.load_state_dict(first.state_dict())
+    before = p.detach().clone()
+    train(second, [p], [[torch.ones(3)]])
+    assert second.state[p]["note"] == "mine"
+    assert difference(before - p, torch.full((3,), 0.1)) <= 1e-6
+
+
+def test_hooks_see_and_may_change_a_state_of_torchs_form() -> None:
+    (p,) = parameters((3,))
+    optimizer = thalweg.torch.SGD([p], lr=0.1, momentum=0.9)
+    train(optimizer, [p], gradients([p], 2))
+    seen: list[Any] = []
+
+    def note(_: Any, written: Any) -> None:
+        seen.append({*written["state"][0]})
+        written["state"]["note"] = 7
+        written["state"][0]["extra"] = [1, 2]
+
+    optimizer.register_state_dict_post_hook(note)
+    written = optimizer.state_dict()
+    assert seen == [{"momentum_buffer"}]
+    assert written["state"]["note"] == 7
+    assert "extra" not in optimizer.state[p]
+    optimizer.load_state_dict(written)
+    assert optimizer.state["note"] == 7
+    assert optimizer.state[p]["extra"] == [1, 2]
+    train(optimizer, [p], gradients([p], 2))
+    assert optimizer.state_dict()["state"]["note"] == 7
+
+
+# -- torch.distributed and torch's own tools ---------------------------------------------------------
+
+
+def through_checkpoint(model: Any, optimizer: Any, flat: bool) -> Any:
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    return copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("direction", ["from torch", "to torch", "among ours"])
+@pytest.mark.parametrize("form", TORCH_FORMS)
+def test_states_through_distributed_checkpoints(form: str, direction: str, flat: bool) -> None:
+    theirs, ours = both(TORCH_FORMS[form][0])
+    settings = draw_settings(form, 1)
+    first, second = {"from torch": (theirs, ours), "to torch": (ours, theirs), "among ours": (ours, ours)}[
+        direction
+    ]
+    ends = []
+    for kinds in ((theirs, theirs), (first, second)):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        params = [*model.parameters()]
+        grads = gradients(params, 6)
+        before = kinds[0](params, **settings)
+        train(before, params, grads[:3])
+        saved = through_checkpoint(model, before, flat)
+        model.zero_grad()
+        after = kinds[1](params, **{**settings, "lr": 0.5})
+        set_optimizer_state_dict(
+            model, after, saved, options=StateDictOptions(flatten_optimizer_state_dict=flat)
+        )
+        train(after, params, grads[3:])
+        ends.append(params)
+    assert largest_difference(ends[1], ends[0]) <= 1e-10
+
+
+@pytest.mark.parametrize("form", ["SGD-momentum", "Adam", "NAdam", "Adagrad"])
+def test_parameters_and_state_swapped_for_a_while(form: str) -> None:
+    kind, settings = TORCH_FORMS[form]
+    params = parameters((3,), (2, 2))
+    grads = gradients(params, 5)
+    ends = []
+    for optimizer_of in both(kind):
+        found = copies(params)
+        optimizer = optimizer_of(found, lr=0.1, **settings)
+        train(optimizer, found, grads[:2])
+        guests = copies(found)
+        state = copy.deepcopy(optimizer.state_dict())
+        state["param_groups"][0]["lr"] = 0.5
+        with swap_in_optimizer_params_and_state(optimizer, {"a": guests[0], "b": guests[1]}, state):
+            train(optimizer, guests, grads[2:3])
+        train(optimizer, found, grads[3:])
+        tensors = [x.double() for s in state["state"].values() for x in s.values()]
+        ends.append([*found, *guests, *tensors])
+    assert largest_difference(ends[1], ends[0]) <= 1e-6
 
 
 # -- hooks and rules of one's own ----------------------------------------------------------------

@@ -37,7 +37,7 @@ from thalweg.rules import SGD, AMSGrad, Nadam, Nesterov, RAdam, RMSprop
 from thalweg.rules import Adam as AdamRule
 from thalweg.schedules import TimeDecay
 from thalweg.torch.base import BaseOptimizer
-from thalweg.torch.loading import SCHEDULER_KEYS
+from thalweg.torch.groups import SCHEDULER_KEYS
 from thalweg.treatments import (
     L2,
     ClipByGlobalNorm,

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from thalweg.errors import nearest
 from thalweg.program import Program, trace
 from thalweg.rule import Rule
-from thalweg.torch.loading import SCHEDULER_KEYS, load
+from thalweg.torch import differentiable
+from thalweg.torch.groups import check_keys, check_tensors
+from thalweg.torch.loading import load, number_dtype, save
 from thalweg.torch.plan import Member, Members, Numbers, Plan
 
 # Without torch's wrapper, whose first call imports torch's compiler: most of a second, for nothing.
@@ -40,9 +41,11 @@ class BaseOptimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self._reset()
+        self._home: Any = None
         if defaults.get("dialect") == "torch":  # as torch writes it
             del defaults["dialect"]
         super().__init__(params, defaults)
+        self._home = self.state
 
     def rule_of(self, group: Mapping[str, Any]) -> Rule:
         """The rule that a parameter group's settings mean."""
@@ -53,18 +56,14 @@ class BaseOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, as in `torch.optim.Optimizer`.
 
+        Keys of the user's own, such as `lr_scale`, are kept there, and saved. Parameters that are not
+        floating-point cannot have a gradient and are passed over.
+
         Raises:
-            ValueError: an unknown setting, or a value outside its range.
-            TypeError: a parameter that is complex or not floating-point.
+            ValueError: a key that is nearly a setting, or a value outside its range.
         """
         if isinstance(param_group, dict):
-            known = (*self.defaults, "params", "param_names", *SCHEDULER_KEYS)
-            for key in param_group:
-                if key not in known:
-                    raise ValueError(
-                        f"{type(self).__name__}: unknown setting {key!r} in a parameter group; "
-                        f"{nearest(str(key), self.defaults)}"
-                    )
+            check_keys(type(self).__name__, param_group, self.defaults)
         _add_param_group(self, param_group)
         try:
             self._check_group(self.param_groups[-1])
@@ -78,18 +77,14 @@ class BaseOptimizer(torch.optim.Optimizer):
     def _start(self) -> None:
         owners = [(p, group) for group in self.param_groups for p in group["params"]]
         for index, (p, group) in enumerate(owners):
-            self._prepare(p, index, self.rule_of(group))
+            if _is_trained(p):
+                self._prepare(p, index, self.rule_of(group))
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        for name in ("differentiable", "capturable"):
-            if group.get(name):
-                raise ValueError(f"{type(self).__name__}: {name}=True is not supported; leave it False")
+        if group.get("capturable"):
+            raise ValueError(f"{type(self).__name__}: capturable=True is not supported; leave it False")
+        check_tensors(type(self).__name__, group)
         self.rule_of(group)
-        for p in group["params"]:
-            if not (p.is_floating_point() or p.is_complex()):
-                raise TypeError(
-                    f"{type(self).__name__} updates floating-point and complex parameters, not {p.dtype} ones"
-                )
 
     def _reset(self) -> None:
         """Forget what was prepared for the step; it is prepared anew from the state."""
@@ -102,11 +97,7 @@ class BaseOptimizer(torch.optim.Optimizer):
     def _rule(self, index: int) -> tuple[Rule, Program]:
         """The rule and program of a group, made anew when a setting has changed."""
         group = self.param_groups[index]
-        now = [
-            v.tolist() if isinstance(v, Tensor) else v
-            for k, v in group.items()
-            if k != "params" and k != "param_names"
-        ]
+        now = [_noted(v) for k, v in group.items() if k != "params" and k != "param_names"]
         if index < len(self._rules) and self._rules[index][0] == now:
             return self._rules[index][1:]
         rule = self.rule_of(group)
@@ -155,6 +146,9 @@ class BaseOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.defaults.get("differentiable"):
+            differentiable.step(self)
+            return loss
         groups = self.param_groups
         params = [p for group in groups for p in group["params"]]
         if not (_same(params, self._params) and _same([*self.state, *self.state.values()], self._states)):
@@ -216,14 +210,19 @@ class BaseOptimizer(torch.optim.Optimizer):
 
     def _prepare(self, p: Tensor, index: int, rule: Rule) -> dict[str, Any]:
         """A parameter's state, with every slot of the rule in place."""
+        if not _is_trained(p):
+            raise TypeError(
+                f"{type(self).__name__} updates floating-point and complex parameters; {self._named(index)} "
+                f"is of {p.dtype} and has a gradient"
+            )
         program, initial = trace(rule), rule.initial_state()
         state: dict[str, Any] = self.state.get(p, {})
         # torch's SGD keeps no step number: with a velocity, the first step is over.
         begun = any(state.get(self.key(slot)) is not None for slot in program.slots)
         kept = state if self.keeps_step else {}
-        self._hold(kept, index, "step", float(begun), _number_dtype())
+        self._hold(kept, index, "step", float(begun), number_dtype())
         for slot in program.scalar_slots:
-            dtype = _number_dtype() if slot in self.slot_names else torch.float64
+            dtype = number_dtype() if slot in self.slot_names else torch.float64
             self._hold(state, index, self.key(slot), initial[slot], dtype)
         for slot in program.slots:
             if state.get(self.key(slot)) is None:
@@ -237,8 +236,10 @@ class BaseOptimizer(torch.optim.Optimizer):
         if key not in self._numbers:
             count = sum(len(group["params"]) for group in self.param_groups)
             self._numbers[key] = Numbers(count, dtype)
+        # Torch's `swap_in_optimizer_params_and_state` lends another dictionary of state.
+        lent = self.state is not self._home
         try:
-            state[key] = self._numbers[key].hold(index, state.get(key), initial)
+            state[key] = self._numbers[key].hold(index, state.get(key), initial, lent)
         except (TypeError, ValueError) as error:
             raise type(error)(
                 f"{type(self).__name__}: {key!r} in the state of {self._named(index)} {error}"
@@ -252,24 +253,19 @@ class BaseOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state, as `torch.optim`'s own optimizer of that name writes them."""
-        written = super().state_dict()
-        # Step numbers live side by side in one tensor; each is written as a tensor of its own.
-        written["state"] = {
-            k: {n: x.clone() if isinstance(x, Tensor) and x.dim() == 0 else x for n, x in v.items()}
-            for k, v in written["state"].items()
-        }
-        return written
+        return save(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> None:
         """Load what `state_dict` of this class or of its torch.optim namesake wrote.
 
         Parameters are matched by name where both sides have names, by position otherwise. Dtypes are
-        kept, tensors are copied. Nothing is changed unless everything fits.
+        kept, tensors are copied; so are entries of the user's own, in parameter groups and in state.
+        Nothing is changed unless everything fits.
 
         Args:
             state_dict: as `state_dict` returns it.
-            strict: whether missing or unknown parameters, slots and settings are errors; if not,
-                what fits is loaded and the rest starts anew.
+            strict: whether missing or unknown parameters, and slots and settings of another rule, are
+                errors; if not, what fits is loaded and the rest starts anew.
 
         Raises:
             ValueError: it does not fit; the message names what.
@@ -279,6 +275,7 @@ class BaseOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch keeps settings and state; plans hold addresses and are made anew.
         super().__setstate__(state)
+        self._home = self.state
         self._reset()
 
 
@@ -314,13 +311,20 @@ class Optimizer(BaseOptimizer):
         return {**super().__getstate__(), "rule": self.rule}
 
 
+def _noted(value: Any) -> Any:
+    """A setting, to compare later: tensors may be changed in place."""
+    if isinstance(value, tuple | list):
+        return [*map(_noted, value)]
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
 def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
     return len(now) == len(before) and all(map(is_, now, before))
 
 
-def _number_dtype() -> torch.dtype:
-    """The dtype in which torch keeps step numbers and the like."""
-    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+def _is_trained(p: Tensor) -> bool:
+    """Whether a parameter can have a gradient; integers and quantised numbers have none."""
+    return p.is_floating_point() or p.is_complex()
 
 
 def _filled(p: Tensor, value: float) -> Tensor:

@@ -1,22 +1,53 @@
-"""Loading a `state_dict`, torch.optim's or our own: checked whole before anything changes."""
+"""Saving a `state_dict`, and loading torch.optim's or our own: checked whole before anything changes."""
 
+import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg.hyperparameters import HYPERPARAMETERS
 from thalweg.program import trace
+from thalweg.registry import find, rules
+from thalweg.torch.groups import EXECUTION, NOT_SETTINGS, check_keys
 
-# Keys that torch itself and its learning-rate schedulers keep in a parameter group, and the name
-# that many programs give to one.
-SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "name")
-# Settings that choose among implementations and leave the arithmetic as it is: ours stay.
-_EXECUTION = ("foreach", "fused", "capturable", "differentiable")
-_NOT_SETTINGS = ("params", "param_names")
+# Settings that came with a later version of torch.
+_LATER = ("maximize", "decoupled_weight_decay")
 
 Settings = dict[str, Any]
 State = dict[str, Any]
+
+
+def save(optimizer: Any) -> dict[str, Any]:
+    """Write a `state_dict`; see `BaseOptimizer.state_dict`."""
+    for hook in optimizer._optimizer_state_dict_pre_hooks.values():
+        hook(optimizer)
+    places: dict[Tensor, int] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        ids = [places.setdefault(p, len(places)) for p in group["params"]]
+        groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": ids})
+    written = {
+        "state": {
+            places.get(p, p): _apart(state)
+            for p, state in optimizer.state.items()
+            if p in places or not isinstance(p, Tensor)  # else of a parameter that is no longer here
+        },
+        "param_groups": groups,
+    }
+    for hook in optimizer._optimizer_state_dict_post_hooks.values():
+        changed = hook(optimizer, written)
+        written = written if changed is None else changed
+    return written
+
+
+def _apart(state: Any) -> Any:
+    """A parameter's state; its numbers, which lie side by side in memory, each in a tensor of its own."""
+    if not isinstance(state, dict):
+        return state
+    return {k: x.clone() if isinstance(x, Tensor) and x.dim() == 0 else x for k, x in state.items()}
 
 
 def load(optimizer: Any, state_dict: Mapping[str, Any], strict: bool) -> None:
@@ -34,13 +65,16 @@ class _Loader:
         self.optimizer = optimizer
         self.kind = type(optimizer).__name__
         self.strict = strict
-        if not {"state", "param_groups"} <= set(state_dict):
+        if not (
+            isinstance(state_dict.get("state"), Mapping) and isinstance(state_dict.get("param_groups"), list)
+        ):
             raise ValueError(
                 f"{self.kind}: not the state_dict of an optimizer: it has "
-                f"{', '.join(map(repr, state_dict)) or 'nothing'}, not 'state' and 'param_groups'"
+                f"{', '.join(map(repr, state_dict)) or 'nothing'}, not a 'state' and a list of 'param_groups'"
             )
         self.state: Mapping[Any, State] = state_dict["state"]
         self.groups: list[Settings] = state_dict["param_groups"]
+        self.slots, self.settings = _known()
 
     def load(self) -> None:
         matched = self._by_name() if self._named() else self._by_position()
@@ -52,10 +86,13 @@ class _Loader:
             for number, (p, saved) in enumerate(zip(own["params"], ids, strict=True)):
                 name = own["param_names"][number] if "param_names" in own else f"parameter {saved}"
                 states[p] = self._state(group, p, self.state.get(saved) or {}, name)
+        of_none = {k: copy.deepcopy(v) for k, v in self.state.items() if not isinstance(k, int | Tensor)}
+        of_none = {k: v for k, v in of_none.items() if all(k not in ids for _, ids in matched)}
         for own, group in zip(self.optimizer.param_groups, groups, strict=True):
             own.update(group)
         self.optimizer.state.clear()
         self.optimizer.state.update({p: state for p, state in states.items() if state})
+        self.optimizer.state.update(of_none)  # what users keep for the whole model
         self.optimizer._reset()
         if self.optimizer.starts_at_once:
             self.optimizer._start()
@@ -101,25 +138,34 @@ class _Loader:
 
     @staticmethod
     def _only_settings(group: Settings) -> Settings:
-        return {k: v for k, v in group.items() if k not in _NOT_SETTINGS}
+        return {k: v for k, v in group.items() if k not in NOT_SETTINGS}
 
     def _settings(self, own: Settings, saved: Settings) -> Settings:
         """The saved group's settings that bear on the arithmetic."""
-        saved = {k: v for k, v in self._only_settings(saved).items() if k not in _EXECUTION}
+        saved = {k: v for k, v in self._only_settings(saved).items() if k not in EXECUTION}
         dialect, own_dialect = saved.pop("dialect", "torch"), own.get("dialect", "torch")
         if dialect != own_dialect and self.strict:
             raise ValueError(
                 f"{self.kind}: the loaded state follows the dialect {dialect!r}, this optimizer "
                 f"{own_dialect!r}: make it with dialect={dialect!r}, or let thalweg.convert change the state"
             )
-        unknown = [k for k in saved if k not in own and k not in SCHEDULER_KEYS]
+        unknown = [k for k in saved if k not in own and k in self.settings]
+        lacking = {*self.optimizer.defaults} - {*saved, *EXECUTION, *_LATER}
+        if self.strict and not lacking and self.optimizer.slot_names:
+            unknown = []  # all of ours are there, so these are the user's own, such as the rho of SAM
+        if self.strict:
+            new = [k for k in saved if k not in own and k not in unknown]
+            check_keys(self.kind, new, self.optimizer.defaults)
         if unknown and self.strict:
             raise ValueError(
                 f"{self.kind}: the loaded state has a setting {unknown[0]!r} that {self.kind} does not "
                 "have: it was written by another rule"
             )
-        saved = {k: v for k, v in saved.items() if k not in unknown}
-        return {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
+        return {
+            k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v)
+            for k, v in saved.items()
+            if k not in unknown
+        }
 
     def _state(self, group: Settings, p: Tensor, saved: State, name: str) -> State:
         """A parameter's state, checked and copied; empty where there is none."""
@@ -128,28 +174,72 @@ class _Loader:
         arrays = [self.optimizer.key(slot) for slot in program.slots]
         numbers = ["step", *(self.optimizer.key(slot) for slot in program.scalar_slots)]
         missing = [k for k in arrays + numbers[1:] if k not in saved]
-        unknown = [k for k in saved if k not in arrays and k not in numbers]
-        if self.strict and saved and (missing or unknown):
+        begun = any(k in saved for k in arrays + numbers)
+        unknown = [k for k in saved if k in self.slots and k not in arrays + numbers]  # others are the user's
+        if self.strict and ((begun and missing) or unknown):
             raise ValueError(
                 f"{self.kind}: the state of {name} does not fit: missing {', '.join(missing) or 'nothing'}; "
                 f"unknown {', '.join(unknown) or 'nothing'}. It was written by another rule or form "
                 "(strict=False loads what fits)"
             )
         state: State = {}
-        for key in arrays:
-            if key not in saved:
-                continue
-            value = saved[key]
-            if not isinstance(value, Tensor) or value.shape != p.shape:
-                shape = tuple(value.shape) if isinstance(value, Tensor) else value
-                raise ValueError(
-                    f"{self.kind}: {key} of {name} has shape {shape}, the parameter {tuple(p.shape)}"
-                )
-            state[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
-        for key in numbers:
-            if key in saved:
-                number = saved[key]
-                if isinstance(number, Tensor) and number.numel() != 1:
-                    raise ValueError(f"{self.kind}: {key} of {name} is one number, got {tuple(number.shape)}")
-                state[key] = torch.tensor(float(number), dtype=torch.float64)
+        for key, value in saved.items():
+            if key in arrays:
+                state[key] = self._array(key, value, p, name)
+            elif key in numbers:
+                state[key] = self._number(key, value, name)
+            elif key not in unknown:
+                state[key] = _own(value, p)
+        if not self.optimizer.keeps_step:
+            state.pop("step", None)
         return state
+
+    def _array(self, key: str, value: Any, p: Tensor, name: str) -> Tensor:
+        if not isinstance(value, Tensor) or value.shape != p.shape:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else value
+            raise ValueError(
+                f"{self.kind}: {key} of {name} has shape {shape}, the parameter {tuple(p.shape)}"
+            )
+        kinds = [(x.is_floating_point(), x.is_complex()) for x in (value, p)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"{self.kind}: {key} of {name} is of {value.dtype}, the parameter of {p.dtype}")
+        return torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+    def _number(self, key: str, value: Any, name: str) -> Tensor:
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"{self.kind}: {key} of {name} is one number, got {tuple(value.shape)}")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{self.kind}: {key} of {name} is one number, got {value!r}") from None
+        if key == "step" and not (number >= 0 and number.is_integer()):
+            raise ValueError(f"{self.kind}: {key} of {name} is a whole number from 0, got {number}")
+        kept = isinstance(value, Tensor) and value.is_floating_point()
+        return torch.tensor(number, dtype=value.dtype if kept else number_dtype())
+
+
+def number_dtype() -> torch.dtype:
+    """The dtype in which torch keeps step numbers and the like."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def _known() -> tuple[set[str], set[str]]:
+    """The slots that any optimizer has in its state, and the settings in its parameter groups."""
+    from thalweg.torch import optimizers  # which imports this module
+
+    kinds = [kind for kind in vars(optimizers).values() if hasattr(kind, "slot_names")]
+    slots = {name for kind in kinds for name in kind.slot_names.values()}
+    slots |= {slot for name in rules() for slot in find(name)._slots}
+    settings = {name for kind in kinds for name in inspect.signature(kind).parameters}
+    return slots, settings | {*HYPERPARAMETERS}
+
+
+def _own(value: Any, p: Tensor) -> Any:
+    """An entry of the user's own, copied; tensors move to their parameter's device, as torch moves them."""
+    if isinstance(value, Tensor):
+        return value.detach().to(p.device, copy=True)
+    if isinstance(value, dict):
+        return {k: _own(v, p) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_own(v, p) for v in value)
+    return copy.deepcopy(value)

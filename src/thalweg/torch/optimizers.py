@@ -2,7 +2,8 @@
 
 Each constructor takes what torch's takes, and `dialect`: whose arithmetic, and whose default for every
 setting that is not given. `foreach` and `fused` choose among torch's implementations and have no effect
-here: there is one, and it is fused. `differentiable=True` and `capturable=True` are refused.
+here: there is one, and it is fused. `differentiable=True` takes the rule as written, on torch's operations;
+`capturable=True` is refused.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,10 @@ _FIELDS = {
 def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """A constructor's arguments as a parameter group's defaults."""
     settings = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+    if settings.get("fused") and settings.get("differentiable"):
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if settings.get("fused") and settings.get("foreach"):
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     missing = [k for k, v in settings.items() if isinstance(v, Default)]
     named = next(k for k in type(arguments["self"]).__mro__ if k.__module__ == __name__)
     spoken = get(named.__name__, dialect=settings["dialect"])
@@ -61,15 +66,19 @@ def _around(rule: Rule, group: Group) -> Rule:
     rule = replace(rule, **{k: v for k, v in spoken.items() if k not in set_here})  # type: ignore[type-var]
     links: list[Treatment] = [Maximize()] if group.get("maximize") else []
     if group.get("weight_decay") and "weight_decay" not in rule.values:
-        decay = float(group["weight_decay"])
+        decay = _number(group["weight_decay"])
         decoupled = group.get("decoupled_weight_decay") or dialect == "keras"
         links.append(DecoupledDecay(decay) if decoupled else L2(decay))
     return chain(*links, rule)
 
 
+def _number(value: float | Tensor) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
 def _adam_values(group: Group) -> tuple[float, float, float, float]:
     beta_1, beta_2 = group["betas"]
-    return float(group["lr"]), float(beta_1), float(beta_2), float(group["eps"])
+    return _number(group["lr"]), _number(beta_1), _number(beta_2), float(group["eps"])
 
 
 class SGD(BaseOptimizer):
@@ -98,7 +107,7 @@ class SGD(BaseOptimizer):
 
     def rule_of(self, group: Group) -> Rule:
         """SGD, Momentum or Nesterov, as the settings ask."""
-        lr, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
+        lr, momentum, dampening = _number(group["lr"]), group["momentum"], group["dampening"]
         if group["nesterov"] and (not momentum or dampening):
             raise ValueError("SGD: nesterov needs a momentum above 0 and no dampening")
         if not momentum:
@@ -133,7 +142,7 @@ class Adagrad(BaseOptimizer):
 
     def rule_of(self, group: Group) -> Rule:
         """Adagrad; `lr_decay` is a time decay of its rate."""
-        lr = float(group["lr"])
+        lr = _number(group["lr"])
         if group["lr_decay"] < 0:
             raise ValueError(f"Adagrad: lr_decay must lie in [0, ∞), got {group['lr_decay']!r}")
         rate = TimeDecay(lr, group["lr_decay"]) if group["lr_decay"] else lr
@@ -167,7 +176,7 @@ class RMSprop(BaseOptimizer):
     def rule_of(self, group: Group) -> Rule:
         """RMSprop, plain, centered or with momentum."""
         rule = rules.RMSprop(
-            float(group["lr"]),
+            _number(group["lr"]),
             group["alpha"],
             group["eps"],
             momentum=group["momentum"] or None,
@@ -199,7 +208,7 @@ class Adadelta(BaseOptimizer):
 
     def rule_of(self, group: Group) -> Rule:
         """Adadelta."""
-        return _around(rules.Adadelta(float(group["lr"]), group["rho"], group["eps"]), group)
+        return _around(rules.Adadelta(_number(group["lr"]), group["rho"], group["eps"]), group)
 
 
 class Adam(BaseOptimizer):
@@ -379,7 +388,7 @@ class Adan(BaseOptimizer):
 
     def rule_of(self, group: Group) -> Rule:
         """Adan, whose weight decay is its own."""
-        rule = rules.Adan(float(group["lr"]), *group["betas"], group["eps"], group["weight_decay"])
+        rule = rules.Adan(_number(group["lr"]), *group["betas"], group["eps"], group["weight_decay"])
         return _around(rule, group)
 
 
@@ -402,4 +411,4 @@ class Lion(BaseOptimizer):
 
     def rule_of(self, group: Group) -> Rule:
         """Lion, whose weight decay is its own."""
-        return _around(rules.Lion(float(group["lr"]), *group["betas"], group["weight_decay"]), group)
+        return _around(rules.Lion(_number(group["lr"]), *group["betas"], group["weight_decay"]), group)

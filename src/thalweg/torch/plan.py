@@ -28,8 +28,8 @@ _dtype = attrgetter("dtype")
 class Numbers:
     """One number for each parameter, such as its step number, side by side: counting is one addition.
 
-    `state` holds views of them. A tensor that other processes share stays what it is, and is read and
-    written at each step.
+    `state` holds views of them. A tensor that other processes share, or that is only lent, stays what it
+    is, and is read and written at each step.
 
     Attributes:
         array: (parameters,) the numbers.
@@ -43,7 +43,7 @@ class Numbers:
         self._dtype = dtype
         self._shared: dict[int, Tensor] = {}
 
-    def hold(self, index: int, held: Any, initial: float) -> Tensor:
+    def hold(self, index: int, held: Any, initial: float, lent: bool) -> Tensor:
         """The tensor that is to hold a parameter's number, which `held` has held so far (None: nothing).
 
         Raises:
@@ -53,7 +53,7 @@ class Numbers:
         if isinstance(held, Tensor):
             if held.numel() != 1 or not has_memory(held):
                 raise ValueError(f"is one number, got a tensor of shape {tuple(held.shape)}")
-            if held.is_cpu and held.is_shared():  # type: ignore[no-untyped-call]
+            if lent or (held.is_cpu and held.is_shared()):  # type: ignore[no-untyped-call]
                 self._shared[index] = held
         self.array[index] = initial if held is None else float(held)
         view = self._views[index]

@@ -1,0 +1,197 @@
+"""What parameter groups hold: torch's settings, keys of the user's own, tensors, and parameters at rest."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+import thalweg.torch
+from helpers import copies, difference, gradients, largest_difference, parameters, train
+
+# -- keys of the user's own --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["lr_scale", "rho", "adaptive", "layer", "weight_decay_scale", "tag", 3])
+def test_keys_of_the_users_own_are_kept_and_saved(key: Any) -> None:
+    params = parameters((3,), (2, 2))
+    grads = gradients(params, 4)
+    ends = []
+    for module in (torch.optim, thalweg.torch):
+        found = copies(params)
+        optimizer = module.Adam([{"params": [p], key: [0.5 * i]} for i, p in enumerate(found)], lr=0.1)
+        train(optimizer, found, grads[:2])
+        for group in optimizer.param_groups:  # layer-wise decay
+            group["lr"] = 0.1 * (1 - group[key][0])
+        again = module.Adam([{"params": [p]} for p in found])
+        again.load_state_dict(optimizer.state_dict())
+        again.param_groups[0][key].append("of its own")
+        assert [g[key] for g in again.param_groups] == [[0.0, "of its own"], [0.5]]
+        twin = copy.deepcopy(again)
+        other = pickle.loads(pickle.dumps(again))
+        for one in (optimizer, twin, other):
+            assert [g[key][0] for g in one.state_dict()["param_groups"]] == [0.0, 0.5]
+        train(again, found, grads[2:])
+        ends.append(found)
+    assert optimizer.param_groups[0][key] == [0.0]
+    assert largest_difference(ends[1], ends[0]) <= 1e-12
+
+
+def test_the_learning_rate_for_each_layer_of_a_rule_of_any_kind() -> None:
+    (p,) = parameters((2,))
+    optimizer = thalweg.torch.Optimizer([{"params": [p], "lr_scale": 0.5}], thalweg.Momentum(1.0))
+    again = thalweg.torch.Optimizer([p], thalweg.Momentum(1.0))
+    again.load_state_dict(optimizer.state_dict())
+    assert again.param_groups[0]["lr_scale"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "meant"),
+    [
+        ("Adam", "learning_rate", "lr"),
+        ("Adam", "lerning_rate", "lr"),
+        ("Adam", "LR", "lr"),
+        ("AdamW", "weigth_decay", "weight_decay"),
+        ("AdamW", "weightdecay", "weight_decay"),
+        ("Adam", "beta", "betas"),
+        ("Adam", "beta1", "betas"),
+        ("Adam", "epsilon", "eps"),
+        ("SGD", "mu", "momentum"),
+        ("SGD", "momentun", "momentum"),
+        ("RMSprop", "rho", "alpha"),
+        ("Adadelta", "alpha", "rho"),
+        ("SGD", "maximise", "maximize"),
+    ],
+)
+def test_a_slip_of_the_pen_is_named(kind: str, key: str, meant: str) -> None:
+    (p,) = parameters((2,))
+    with pytest.raises(
+        ValueError, match=f"unknown setting '{key}' in a parameter group; did you mean '{meant}'"
+    ):
+        getattr(thalweg.torch, kind)([{"params": [p], key: 0.5}])
+
+
+def test_a_slip_of_the_pen_in_a_rule_of_any_kind_is_named() -> None:
+    rule = thalweg.chain(thalweg.ClipByNorm(1.0), thalweg.Adam())
+    with pytest.raises(ValueError, match="'clipnorm' in a parameter group; did you mean 'clip_norm'"):
+        thalweg.torch.Optimizer([{"params": parameters((2,)), "clipnorm": 0.5}], rule)
+
+
+def test_settings_of_another_optimizer_are_no_keys_of_the_users_own() -> None:
+    (p,) = parameters((2,))
+    source = torch.optim.SGD([p], lr=0.1).state_dict()  # which has no state that would tell
+    optimizer = thalweg.torch.Adam([p], lr=0.2)
+    with pytest.raises(
+        ValueError, match="setting 'momentum' that Adam does not have: it was written by another"
+    ):
+        optimizer.load_state_dict(source)
+    assert optimizer.param_groups[0]["lr"] == 0.2
+
+
+# -- settings that are tensors -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("SGD", {"lr": torch.ones(2)}, "Tensor lr must be 1-element"),
+        ("RMSprop", {"lr": torch.ones(0)}, "Tensor lr must be 1-element"),
+        (
+            "Adam",
+            {"lr": torch.tensor(0.1), "foreach": True},
+            "lr as a Tensor is not supported for capturable=False and foreach=True",
+        ),
+        (
+            "AdamW",
+            {"betas": (torch.tensor(0.9), torch.tensor(0.99)), "foreach": True},
+            r"betas\[0\] as a Tensor is not supported for capturable=False and foreach=True",
+        ),
+    ],
+)
+def test_tensors_are_checked_as_torch_checks_them(kind: str, settings: dict[str, Any], message: str) -> None:
+    for module in (torch.optim, thalweg.torch):
+        with pytest.raises(ValueError, match=message):
+            getattr(module, kind)(parameters((2,)), **settings)
+
+
+def test_memories_in_tensors_are_one_number_each() -> None:  # torch compares them first, and stumbles
+    with pytest.raises(ValueError, match=r"Tensor betas\[0\] must be 1-element, got shape \(2,\)"):
+        thalweg.torch.Adam(parameters((2,)), betas=(torch.full((2,), 0.9), torch.tensor(0.9)))
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_tensors_changed_in_place_act_on_the_next_step(shape: tuple[int, ...], path: str) -> None:
+    (p,) = parameters((3,))
+    grads = gradients([p], 6)
+    ends = []
+    for module in (torch.optim, thalweg.torch):
+        (found,) = copies([p])
+        rate, beta = (torch.full(shape, x, dtype=torch.float64) for x in (0.1, 0.5))
+        optimizer = module.Adam([found], lr=rate, betas=(beta, torch.tensor(0.9, dtype=torch.float64)))
+        for k, step in enumerate(grads):
+            train(optimizer, [found], [step])
+            if k == 0:
+                rate.mul_(0.5)
+            if k == 2 and module is thalweg.torch:
+                optimizer.param_groups[0]["betas"][0].fill_(0.8)
+            elif k == 2:
+                optimizer.param_groups[0]["betas"] = (
+                    torch.tensor(0.8, dtype=torch.float64),
+                    torch.tensor(0.9),
+                )
+        ends.append(found)
+    assert difference(ends[1], ends[0]) <= 1e-7
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fused": True, "differentiable": True}, "`fused` does not support `differentiable`"),
+        ({"fused": True, "foreach": True}, "`fused` and `foreach` cannot be `True` together"),
+    ],
+)
+def test_what_torch_does_not_do_together(settings: dict[str, bool], message: str) -> None:
+    for module in (torch.optim, thalweg.torch):
+        with pytest.raises(RuntimeError, match=message):
+            module.Adam(parameters((2,)), **settings)
+
+
+# -- parameters at rest ------------------------------------------------------------------------------
+
+
+def at_rest() -> list[Any]:
+    quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    return [
+        nn.Parameter(torch.arange(4), requires_grad=False),
+        nn.Parameter(torch.tensor([True]), requires_grad=False),
+        nn.Parameter(torch.ones(3, dtype=torch.uint8), requires_grad=False),
+        quantised,
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz:DeprecationWarning", "ignore:.*quantiz:UserWarning")
+@pytest.mark.parametrize("kind", [name for name in thalweg.torch.__all__ if name != "Optimizer"])
+def test_parameters_of_integers_are_passed_over(kind: str) -> None:
+    (p,), rest = parameters((3,)), at_rest()
+    optimizer = getattr(thalweg.torch, kind)([rest[0], p, *rest[1:]], lr=0.1)
+    before = [str(x) for x in rest]
+    train(optimizer, [p], gradients([p], 3))
+    assert [str(x) for x in rest] == before
+    assert not any(x in optimizer.state for x in rest)
+    again = getattr(thalweg.torch, kind)([rest[0], p, *rest[1:]], lr=0.1)
+    again.load_state_dict(optimizer.state_dict())
+    (q,) = parameters((3,))
+    train(getattr(thalweg.torch, kind)([q], lr=0.1), [q], gradients([q], 3))
+    assert torch.equal(p, q)
+
+
+def test_an_integer_with_a_gradient_is_named() -> None:
+    p = torch.arange(3)
+    optimizer = thalweg.torch.SGD([p], lr=1.0)
+    p.grad = torch.ones(3, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"parameter 0 is of torch\.int64 and has a gradient"):
+        optimizer.step()
+    assert p.tolist() == [0, 1, 2]
