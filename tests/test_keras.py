@@ -553,6 +553,10 @@ def test_learning_rates_of_all_kinds():
     optimizer = thalweg.keras.Adam(0.1)
     optimizer.learning_rate = 0.5
     assert float(optimizer.learning_rate) == 0.5
+    optimizer.lr = 0.25
+    assert float(optimizer.learning_rate) == float(optimizer.lr) == 0.25
+    optimizer.lr.assign(optimizer.lr * 0.5)
+    assert float(optimizer.learning_rate) == 0.125
 
 
 @pytest.mark.parametrize("name", ["sgd", "Momentum", "nag", "AMSGrad", "thalweg>RAdam", "AdaMax", "adan"])

@@ -176,9 +176,8 @@ def _step_of(program: Program) -> Callable[..., tuple[jax.Array, dict[str, Any],
         change, *new = function(**_widened(given, _computed_in((g, given["p"], slots))))
 
         def stored_as(old: Any, x: Any) -> jax.Array:
-            x = (
-                x if jnp.iscomplexobj(old) else jnp.real(x)
-            )  # a moment may be complex where its gradient is not
+            if not jnp.iscomplexobj(old):  # a moment may be complex where its gradient is not
+                x = jnp.real(x)
             return jnp.broadcast_to(jnp.asarray(x, old.dtype), old.shape)
 
         new_slots = {slot: stored_as(slots[slot], new.pop(0)) for slot in program.slots}
