@@ -16,6 +16,7 @@ import numpy as np
 
 from thalweg.kernels.cpu import Batch
 from thalweg.program import Program
+from thalweg.sources import DTYPES
 from thalweg.sweep import Norm
 
 Columns = Sequence[Sequence[Any]]
@@ -176,10 +177,11 @@ class Table:
         self._addresses, self._form = arrays.look([*itertools.chain(*columns)])
         layouts = [[arrays.layout(x) for x in column] for column in columns]
         _check(layouts, name)
-        self._extents = np.array([[x.extent for x in row] for row in layouts], np.int64).reshape(-1, 2)
-        self._begins = self._extents[:, 0] - np.array(self._addresses, np.int64)
-        self._ends = self._extents[:, 1] - np.array(self._addresses, np.int64)
-        met = self._met(self._extents[:, 0], self._extents[:, 1])
+        extents = np.array([[x.extent for x in row] for row in layouts], np.int64).reshape(-1, 2)
+        self._begins = extents[:, 0] - np.array(self._addresses, np.int64)
+        self._ends = extents[:, 1] - np.array(self._addresses, np.int64)
+        self._sizes = np.array([DTYPES[x.dtype] for row in layouts for x in row], np.int64)
+        met = self._met(extents[:, 0], extents[:, 1])
         self._disjoint = not met
         self._proven = {tuple(self._addresses)} if self._disjoint else set()
         copied = self._copied(layouts, met)
@@ -259,12 +261,12 @@ class Table:
             part.put(addresses)
 
     def _proves(self, addresses: list[int]) -> bool:
-        """Whether arrays of the table's form are apart from each other at these addresses."""
+        """Whether arrays of the table's form are aligned at these addresses, and apart from each other."""
         key = tuple(addresses)
         if key in self._proven:
             return True
         at = np.array(addresses, np.int64)
-        if self._met(at + self._begins, at + self._ends):
+        if np.any(at % self._sizes) or self._met(at + self._begins, at + self._ends):
             return False
         if len(self._proven) >= _PROVEN:
             self._proven.clear()

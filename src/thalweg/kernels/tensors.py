@@ -52,7 +52,6 @@ class Tensors:
             list(map(Tensor.stride, tensors)),
             list(map(_is_cpu, tensors)),
             list(map(Tensor.is_neg, tensors)),
-            list(map(Tensor.is_conj, tensors)),
             list(map(Tensor.storage_offset, tensors)),
             list(map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))),
         )
@@ -93,4 +92,13 @@ class Tensors:
         torch.autograd.graph.increment_version(tensors)
 
 
-TENSORS = Tensors()
+class ComplexTensors(Tensors):
+    """Tensors some of which are complex: a bit may say that memory holds the conjugates of the entries."""
+
+    def look(self, tensors: Sequence[Tensor]) -> tuple[list[int], Any]:
+        """See `Tensors.look`."""
+        addresses, form = super().look(tensors)
+        return addresses, (form, list(map(Tensor.is_conj, tensors)))
+
+
+TENSORS, COMPLEX_TENSORS = Tensors(), ComplexTensors()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thalweg import ops
 from thalweg.kernels.table import Table
-from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory
+from thalweg.kernels.tensors import COMPLEX_TENSORS, TENSORS, has_kernel, has_memory
 from thalweg.program import Part, Program
 from thalweg.rule import Rule
 from thalweg.sweep import Norm
@@ -193,6 +193,7 @@ class Members:
         name: Callable[[int, Member], str],
     ) -> None:
         self._program, self._members, self._keys = program, members, keys
+        self._params = [m.param for m in members]
         self._numbers = [held for _, held in numbers]
         self._index = np.array([m.index for m in members])
         self._states = [m.state for m in members]
@@ -205,7 +206,7 @@ class Members:
         self._rows: list[Row] = []
         self._whole: dict[str, Any] = {}
 
-        columns = [[m.param for m in members], grads, *map(self._column, keys)]
+        columns = [self._params, grads, *map(self._column, keys)]
         for row, column in enumerate(columns):
             for x, member in zip(column, members, strict=True):
                 if not isinstance(x, Tensor):
@@ -216,9 +217,9 @@ class Members:
         self._table = self._eager = None
         if self._in_table:
             placed = [members[i] for i in self._in_table]
-            self._table = Table(
-                TENSORS, program, self._some(columns, self._in_table), lambda row, i: name(row, placed[i])
-            )
+            tensors = self._some(columns, self._in_table)
+            kind = COMPLEX_TENSORS if any(x.is_complex() for column in tensors for x in column) else TENSORS
+            self._table = Table(kind, program, tensors, lambda row, i: name(row, placed[i]))
         if self._others:
             other = [members[i] for i in self._others]
             self._eager = Eager(
@@ -229,7 +230,7 @@ class Members:
         """Whether all that was prepared still holds with these gradients; where they are is then known."""
         try:
             held = [self._column(key) for key, _ in self._views]
-            columns = [[m.param for m in self._members], grads, *map(self._column, self._keys)]
+            columns = [self._params, grads, *map(self._column, self._keys)]
         except KeyError:
             return False
         for (_, views), tensors, places, kinds in zip(
