@@ -308,7 +308,7 @@ def reference(
     steps, new = [], []
     for i, x in enumerate(g):
         state = {**dict.fromkeys(of.slots, 0.0), **slots[i], **scalars}
-        step, after = of.advance(t, x, p[i], state, np.linalg.norm(x), whole)
+        step, after = of.advance(t, x, p[i], state, global_norm=lambda _: whole)  # of what comes in
         steps.append(step)
         new.append(after)
     return steps, new
