@@ -388,7 +388,7 @@ def test_what_is_no_npz_file_is_refused(tmp_path: Any) -> None:
     (tmp_path / "empty.npz").write_text("")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04" + b"\0" * 40)
     for name in ("one.npy", "objects.npz", "text.npz", "empty.npz", "cut.npz"):
-        with pytest.raises(ValueError, match=rf"{name} is no \.npz file of numbers"):
+        with pytest.raises(ValueError, match=rf"{name} is not an \.npz file of numbers"):
             recognise.read(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         recognise.read(tmp_path / "none.npz")

@@ -15,6 +15,7 @@ from thalweg.arguments import DIALECTS, Wrong, asked, names
 from thalweg.errors import nearest
 from thalweg.study import commands as study_commands
 from thalweg.study.errors import StudyError
+from thalweg.untrusted import blamed, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,7 +76,8 @@ def convert(arguments: argparse.Namespace) -> int:
     names = arguments.names
     try:
         if names is not None and names != "propose":
-            names = json.loads(Path(names).read_text(encoding="utf-8"))
+            with blamed(Path(names), "JSON", but=(OSError,)):
+                names = json.loads(Path(names).read_text(encoding="utf-8"))
         moved = conversion.file(
             arguments.file,
             arguments.out,
@@ -90,17 +92,15 @@ def convert(arguments: argparse.Namespace) -> int:
             approximate=arguments.approximate,
             **dict(arguments.set),
         )
-    except json.JSONDecodeError as error:
-        raise Wrong(f"--names {arguments.names} is not JSON: {error}") from None
     except (OSError, ImportError, TypeError, ValueError) as error:
-        raise Wrong(_as_options(str(error))) from None
+        raise Wrong(_as_options(printable(str(error)))) from None
     print(f"{arguments.out}: {moved.kind}, {len(moved.names)} parameters, step {moved.step}")
     for name, to in moved.map.items():
         if to != name:
             turned = "" if isinstance(to, str) else f" with axes {tuple(to[1])}"
-            print(f"  {name} is now {to if isinstance(to, str) else to[0]}{turned}")
+            print(" ", printable(f"{name} is now {to if isinstance(to, str) else to[0]}{turned}"))
     for loss in moved.lost:
-        print(textwrap.fill(f"Lost: {_as_options(loss)}", 100, subsequent_indent="  "))
+        print(textwrap.fill(f"Lost: {_as_options(printable(loss))}", 100, subsequent_indent="  "))
     return 0
 
 

@@ -199,7 +199,7 @@ class Optimizer:
             ValueError: it was written by another rule or form, or the file is not what `save` writes.
             OSError: the file cannot be read.
         """
-        state = source if isinstance(source, State) else statefile.read(Path(source))
+        state = statefile.checked(source) if isinstance(source, State) else statefile.read(Path(source))
         program = trace(self.rule)
         own = State.of(self.rule, 0, {}, {})
         if state.rule != own.rule:
@@ -210,10 +210,8 @@ class Optimizer:
                 f"the state was written by {state.rule} with {_beside(found, wanted)}; this optimizer has "
                 f"{_beside(wanted, found)} (thalweg.convert changes the form of a state)"
             )
-        if state.t and (set(state.slots), set(state.scalars)) != (
-            set(program.slots),
-            set(program.scalar_slots),
-        ):
+        pairs = ((state.slots, program.slots), (state.scalars, program.scalar_slots))
+        if any(set(has) - set(needs) or (state.t and set(has) != set(needs)) for has, needs in pairs):
             has = ", ".join((*state.slots, *state.scalars)) or "none"
             needs = ", ".join((*program.slots, *program.scalar_slots)) or "none"
             raise ValueError(f"the state has the slots {has}; this form of {self.rule.name} has {needs}")

@@ -15,7 +15,6 @@ once where steps are proportional to it, by repetition where not (Adan with weig
 """
 
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +30,7 @@ from thalweg.program import trace
 from thalweg.registry import SYNONYMS, find, get
 from thalweg.registry import rules as registered
 from thalweg.rule import Rule
+from thalweg.untrusted import blamed, npz, opened
 
 __all__ = ["Candidate", "Recording", "candidates", "conclusion", "from_arrays", "read", "table"]
 
@@ -101,15 +101,10 @@ def read(path: str | os.PathLike[str]) -> Recording:
         OSError: it cannot be read.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise ValueError("one array")
-            arrays = dict(loaded)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise ValueError(f"{path.name} is no .npz file of numbers, such as np.savez writes") from None
-    return from_arrays(arrays)
+    with opened(path, "an .npz file of numbers, such as np.savez writes") as file:
+        arrays = npz(file)
+    with blamed(path):
+        return from_arrays(arrays)
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Recording:
@@ -262,7 +257,8 @@ def _rates(lr: NDArray[Any], steps: int) -> Floats:
 
 def _precision(array: NDArray[Any]) -> str:
     """The dtype; float32 where float64 only holds what was float32."""
-    single = array.dtype == np.float64 and bool((array.astype(np.float32) == array).all())
+    with np.errstate(over="ignore"):
+        single = array.dtype == np.float64 and bool((array.astype(np.float32) == array).all())
     return "float32" if single else array.dtype.name
 
 

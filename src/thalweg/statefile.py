@@ -2,22 +2,30 @@
 
 import errno
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.errors import UnknownRuleError
 from thalweg.registry import find
-from thalweg.rule import Rule, is_flag
+from thalweg.rule import Rule, check, is_flag
+from thalweg.sources import DTYPES
 from thalweg.treatments import Chain, Treatment, chain
+from thalweg.untrusted import blamed, bound, npz, opened
 
 _FORMAT = "thalweg state 2"
+_WHAT = "a state that thalweg wrote"
+# Steps; up to here a float64 counts them one by one.
+_MANY = 1 << 53
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -116,18 +124,95 @@ def read(path: Path) -> State:
     """Read a state.
 
     Raises:
-        ValueError: the file is not one that `write` made.
+        ValueError: the file is not one that `write` made; the message says what is wrong with it.
         OSError: it cannot be read.
     """
     arrays, about = read_arrays(path)
-    with _whole(path):
-        if about.pop("format") != _FORMAT:
-            raise ValueError("of another version")
-        slots: dict[str, Arrays] = {slot: {} for slot in about.pop("slots")}
-        for key, a in arrays.items():
-            slot, name = key.split("/", 1)
-            slots[slot][name] = a
-        return State(**about, slots=slots)
+    with blamed(path, _WHAT):
+        return state_of(arrays, about)
+
+
+def state_of(arrays: Arrays, about: Mapping[str, Any]) -> State:
+    """The state in a file that `read_arrays` has read.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if about.get("format") != _FORMAT:
+        raise ValueError("it says nothing of an optimizer" if not about else "it is of another version")
+    named = {f.name for f in fields(State)}
+    if {*about} != {*named, "format"} or not _all(about["slots"], list, str):
+        raise ValueError(f"it does not tell {', '.join(sorted(named))}")
+    slots: dict[str, Arrays] = {slot: {} for slot in about["slots"]}
+    for key, a in arrays.items():
+        slot, _, name = key.partition("/")
+        if slot not in slots:
+            raise ValueError(f"it names no slot {slot!r}")
+        slots[slot][name] = a
+    return checked(State(**{name: about[name] for name in named - {"slots"}}, slots=slots))
+
+
+def checked(state: State) -> State:
+    """A state, as it is, that some optimizer can have had.
+
+    Raises:
+        ValueError: none can; the message says what is wrong.
+    """
+    if not isinstance(state.rule, str):
+        raise ValueError(f"the rule is a name, got {state.rule!r}")
+    if not _is_number(state.t, Integral) or not 0 <= state.t < _MANY:
+        raise ValueError(f"the number of steps is a whole number from 0 on, got {state.t!r}")
+    for what in ("hyperparameters", "scalars"):
+        values = getattr(state, what)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{what} are numbers by name, got {values!r}")
+        for name, value in values.items():
+            scheduled = value is None and what == "hyperparameters"
+            if not scheduled and not (_is_number(value, Real) and math.isfinite(value)):
+                raise ValueError(f"{name} is a finite number, got {value!r}")
+    if not _all(state.flags, Mapping, bool):
+        raise ValueError(f"flags are true or false by name, got {state.flags!r}")
+    if not _all(state.treatments, list, str):
+        raise ValueError(f"treatments are names, got {state.treatments!r}")
+    _check_ranges(state)
+    _check_slots(state.slots)
+    return state
+
+
+def _is_number(x: Any, kind: type) -> bool:
+    return isinstance(x, kind) and not isinstance(x, bool)
+
+
+def _all(x: Any, container: type, kind: type) -> bool:
+    """Whether `x` is a list, or a mapping by name, of one kind of things."""
+    items = x.values() if isinstance(x, Mapping) else x
+    return isinstance(x, container) and all(isinstance(item, kind) for item in items)
+
+
+def _check_ranges(state: State) -> None:
+    """Refuse values that the rule or a treatment does not admit, as far as they are known here."""
+    treatments = {kind.__name__: kind for kind in _treatments()}
+    owners: list[type] = [treatments[name] for name in state.treatments if name in treatments]
+    with suppress(UnknownRuleError):
+        owners.append(find(state.rule))
+    values = {**state.hyperparameters, **state.flags}
+    for owner in owners:
+        for f in fields(owner):
+            if values.get(f.name) is not None:
+                check(owner, f, values[f.name])
+
+
+def _check_slots(slots: Mapping[str, Arrays]) -> None:
+    """Refuse slots that are not of the same parameters."""
+    first = next(iter(slots.values()), {})
+    for slot, arrays in slots.items():
+        if arrays.keys() != first.keys():
+            raise ValueError(f"slot {slot!r} is of other parameters than the first")
+        for name, a in arrays.items():
+            if a.dtype.name not in DTYPES or not a.dtype.isnative:
+                raise ValueError(f"slot {slot!r} of {name!r} is {a.dtype!r}; slots are {', '.join(DTYPES)}")
+            if a.shape != first[name].shape:
+                raise ValueError(f"slots of {name!r} have shapes {first[name].shape} and {a.shape}")
 
 
 def write_arrays(path: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
@@ -149,21 +234,30 @@ def write_arrays(path: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
 
 
 def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Read what `write_arrays` wrote: see `read`."""
+    """Read what `write_arrays` wrote: see `read`. What another program wrote says nothing of itself."""
     kind = _kind(path)
-    with _whole(path):
+    with opened(path, _WHAT) as file:
         if kind == "npz":
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = {k: file[k] for k in file.files}
-            text = str(arrays.pop(""))
+            arrays = npz(file)
+            text = str(arrays.pop("")) if "" in arrays else None
         else:
-            content = path.read_bytes()
+            content = file.read()
             arrays = _safetensors().load(content)
+            bound(((a.shape, a.itemsize) for a in arrays.values()), len(content))
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            text = header["__metadata__"]["thalweg"]
+            text = (header.get("__metadata__") or {}).get("thalweg")
+        if text is None:
+            return arrays, {}
         about = json.loads(text)
-        as_bits = about.pop("bfloat16")
-        return {k: a.view("bfloat16") if k in as_bits else a for k, a in arrays.items()}, about
+        if not isinstance(about, dict) or not _all(as_bits := about.pop("bfloat16", None), list, str):
+            raise ValueError("it does not tell what its arrays are")
+        for key in as_bits:
+            import ml_dtypes
+
+            if key not in arrays or arrays[key].dtype != np.uint16:
+                raise ValueError(f"{key!r} is not bfloat16")
+            arrays[key] = arrays[key].view(ml_dtypes.bfloat16)
+        return arrays, about
 
 
 @contextmanager
@@ -189,17 +283,6 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Whatever a broken archive raises, the user is told which file it is."""
-    try:
-        yield
-    except (OSError, ImportError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is not a state that thalweg wrote, or is damaged: {error}") from error
 
 
 def _kind(path: Path) -> str:

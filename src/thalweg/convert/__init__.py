@@ -22,6 +22,7 @@ from thalweg.convert.names import Names, arrays, inverted, propose_names, rename
 from thalweg.convert.parts import Converted, Refused, Run, Source, Target
 from thalweg.errors import nearest
 from thalweg.rule import Rule
+from thalweg.untrusted import blamed
 
 __all__ = [
     "FRAMEWORKS",
@@ -153,7 +154,8 @@ def file(
     """
     there = Path(out)
     target = target or files.usual_framework(there)
-    held = files.read(Path(path), key, asked)
+    with blamed(Path(path), but=(Refused, OSError)):
+        held = files.read(Path(path), key, asked)
     if not (source or held.framework):
         raise Refused(f"{path} does not tell which framework's state it holds: give source=")
     if held.rule is not None:
@@ -162,7 +164,7 @@ def file(
     if params is not None and names is None:
         names = "propose"
     asked |= {"source": source or held.framework, "target": target, "names": names, "target_params": params}
-    with files.in_full(target):
+    with files.in_full(target), blamed(Path(path), but=(Refused, OSError)):
         moved = state(held.state, **asked)
     files.write(there, moved, None if into is None else Path(into), key)
     return moved

@@ -10,8 +10,9 @@ A file is replaced whole or not at all.
 
 import io
 import json
+import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib import import_module
@@ -24,10 +25,12 @@ from thalweg import statefile
 from thalweg.convert.parts import Array, Converted, Refused, Shapes
 from thalweg.rule import Rule
 from thalweg.statefile import State
+from thalweg.untrusted import archive, blamed, bound, native, opened, size_of
 
 _TREE = "thalweg tree 1"
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _VARIABLES = "optimizer/vars"
+_MODEL, _WEIGHTS_FILE = "a Keras model", "a Keras weights file"
 # Where checkpoints keep an optimizer's state.
 _KEYS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optim")
 
@@ -110,11 +113,12 @@ def write(path: Path, moved: Converted, into: Path | None = None, key: str | Non
             f"{path.name} holds a whole Keras model: give one whose optimizer is to be replaced, as into="
         )
     elif kind == "h5":
-        content = _with_variables(into.read_bytes(), moved)
+        with opened(into, _WEIGHTS_FILE) as file:
+            content = _with_variables(file.read(), moved)
     else:
         content = _keras_file(into, moved)
-    with statefile.replaced(path) as file:
-        file.write(content)
+    with statefile.replaced(path) as written:
+        written.write(content)
 
 
 def shapes_in(path: Path) -> Shapes | None:
@@ -171,36 +175,19 @@ def read_tree(path: Path, like: Any) -> Any:
 
 
 def _load_arrays(path: Path, schedules: Mapping[str, Any]) -> Held:
-    arrays, about = _arrays(path)
-    if about.get("format") != _TREE:
-        return Held(statefile.read(path), "thalweg.numpy") if about else Held(arrays, "")
-    kind = str(about["kind"])
-    framework = "thalweg.jax" if kind.startswith("thalweg.") else "optax" if kind else ""
-    if about["rule"] is None:
-        return Held(arrays, framework)
-    state = State(**{**about["rule"], "slots": {}})
+    arrays, about = statefile.read_arrays(path)
+    if not about:
+        return Held(arrays, "")
+    with blamed(path, "a state that thalweg wrote"):
+        if about.get("format") != _TREE:
+            return Held(statefile.state_of(arrays, about), "thalweg.numpy")
+        kind = str(about["kind"])
+        framework = "thalweg.jax" if kind.startswith("thalweg.") else "optax" if kind else ""
+        if about["rule"] is None:
+            return Held(arrays, framework)
+        state = statefile.checked(State(**{**about["rule"], "slots": {}}))
     held = {k: v for k, v in schedules.items() if state.hyperparameters.get(k, 0) is None}
     return Held(arrays, framework, state.rebuilt(**held))
-
-
-def _arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays in a file, and what it says about them: nothing where someone else wrote it."""
-    if path.suffix == ".npz":
-        with path.open("rb") as raw:
-            named = {name.removesuffix(".npy") for name in _members(path, raw)}
-            if "" not in named:
-                raw.seek(0)
-                with np.load(raw, allow_pickle=False) as file:
-                    return {k: file[k] for k in file.files}, {}
-    return statefile.read_arrays(path)
-
-
-def _members(path: Path, raw: Any) -> list[str]:
-    try:
-        with zipfile.ZipFile(raw) as archive:
-            return archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a .npz file, or is damaged: {error}") from None
 
 
 # -- torch -------------------------------------------------------------------------------------------
@@ -211,13 +198,59 @@ def _load_torch(path: Path) -> Any:
 
     import torch
 
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is damaged, or holds more than tensors and numbers, which is not read: {reason}"
-        ) from None
+    with opened(path, "a torch checkpoint that holds tensors and numbers alone") as file:
+        size = size_of(file)
+        with archive(file) as members:
+            _check_members(members)
+        try:
+            # Tensors lie in the mapped file: one that claims more than it stores reads no other memory.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError:
+            raise ValueError("what else it holds is not read") from None
+        tensors = list(_tensors(content, size))
+        bound(((tuple(tensor.shape), tensor.element_size()) for tensor in tensors), size)
+        return content
+
+
+def _check_members(members: zipfile.ZipFile) -> None:
+    """Refuse an archive that is damaged, or that torch would not write: it may take any amount of memory.
+
+    Raises:
+        ValueError: it is.
+    """
+    for member in members.infolist():
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"its member {member.filename!r} is compressed")
+        if member.filename.casefold().endswith("data.pkl"):
+            for opcode, argument, _ in pickletools.genops(members.read(member)):
+                # Of what weights_only calls, these fill as much memory as they are told to.
+                if opcode.name == "GLOBAL" and str(argument).split()[-1] in ("bytearray", "encode"):
+                    raise ValueError("it holds bytes")
+    if (damaged := members.testzip()) is not None:  # which torch does not look for
+        raise ValueError(f"its member {damaged!r} has another checksum")
+
+
+def _tensors(content: Any, most: int) -> Iterator[Any]:
+    """The tensors in nested containers.
+
+    Raises:
+        ValueError: these contain themselves, or one another over and over, so that more than `most` are met.
+    """
+    import torch
+
+    pending = [content]
+    met = 0
+    while pending:
+        met += 1
+        if met > most:
+            raise ValueError("it contains itself over and over")
+        item = pending.pop()
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, Mapping):
+            pending += [*item, *item.values()]
+        elif isinstance(item, list | tuple | set):
+            pending += item
 
 
 def _at(path: Path, content: Any, key: str | None) -> Any:
@@ -268,44 +301,123 @@ def _torch_file(moved: Converted, into: Path | None, key: str | None) -> bytes:
 def _load_keras(path: Path) -> tuple[dict[str, Any] | None, list[Array]]:
     """The optimizer's configuration, where the file holds one, and its variables."""
     if _kind(path) == "h5":
-        return None, _variables_in(path, path.read_bytes())
+        with opened(path, _WEIGHTS_FILE) as file:
+            return None, _variables_in(file.read())
     config, weights = _keras_parts(path)
     compiled = config.get("compile_config") or {}
-    if not isinstance(compiled.get("optimizer"), Mapping):
-        raise ValueError(f"the model in {path} has no optimizer: it was saved before compile()")
-    return dict(compiled["optimizer"]), _variables_in(path, weights)
+    with blamed(path, _MODEL):
+        optimizer = compiled.get("optimizer")
+        if isinstance(optimizer, Mapping):
+            _check_objects(optimizer["config"])
+            return dict(optimizer), _variables_in(weights)
+    raise ValueError(f"the model in {path} has no optimizer: it was saved before compile()")
 
 
 def _keras_parts(path: Path) -> tuple[dict[str, Any], bytes]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(_CONFIG)), archive.read(_WEIGHTS)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a Keras model, or is damaged: {error}") from None
+    with opened(path, _MODEL) as file, archive(file) as members:
+        config = json.loads(members.read(_CONFIG))
+        if not isinstance(config, dict):
+            raise ValueError("its configuration is no dictionary")
+        return config, members.read(_WEIGHTS)
 
 
-def _variables_in(path: Path, weights: bytes) -> list[Array]:
-    with _h5(weights, "r", path) as file:
-        if _VARIABLES not in file:
+def _check_objects(config: Any) -> None:
+    """Refuse a configuration that would have Keras make anything but schedules: what it makes, it runs.
+
+    Raises:
+        ValueError: it would.
+    """
+    if isinstance(config, list):
+        for entry in config:
+            _check_objects(entry)
+    if not isinstance(config, Mapping):
+        return
+    if "class_name" in config:
+        import keras
+
+        name = config.get("registered_name") or config["class_name"]
+        schedule = getattr(keras.optimizers.schedules, str(config["class_name"]), None)
+        if not (config.get("module") == "keras.optimizers.schedules" and schedule is not None) and (
+            keras.saving.get_registered_object(name) is None
+        ):
+            raise ValueError(f"it names {name!r}, which is no learning rate schedule")
+    for value in config.values():
+        _check_objects(value)
+
+
+def _variables_in(weights: bytes) -> list[Array]:
+    with _h5(weights, "r") as file:
+        group = _optimizer_in(file)
+        if group is None:
             return []
-        group = file[_VARIABLES]
-        return [_array(group[str(i)]) for i in range(len(group))]
+        datasets = [_member(group, str(i)) for i in range(len(group))]
+        for dataset in datasets:
+            _check_dataset(dataset)
+        shapes = [(dataset.shape, dataset.dtype.itemsize) for dataset in datasets]
+        shapes += [(dataset.chunks, dataset.dtype.itemsize) for dataset in datasets if dataset.chunks]
+        bound(shapes, len(weights))
+        return [_array(dataset) for dataset in datasets]
+
+
+def _optimizer_in(file: Any) -> Any:
+    """The group of the optimizer's variables; None where there is none."""
+    found = file
+    for name in _VARIABLES.split("/"):
+        found = None if found is None else _member(found, name)
+    return found
+
+
+def _member(group: Any, name: str) -> Any:
+    """What a group of an HDF5 file has under a name, if anything; never what a link leads to.
+
+    Raises:
+        ValueError: it is a link, to another place or another file.
+    """
+    import h5py
+
+    links, key = group.id.links, name.encode()
+    if not links.exists(key):
+        return None
+    if links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{name!r} is a link to elsewhere")
+    return group[name]
+
+
+def _check_dataset(dataset: Any) -> None:
+    """Refuse what is no array of numbers in this very file, as large as it says.
+
+    Raises:
+        ValueError: it is not.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError("a variable is missing, or no array")
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"variable {dataset.name} is kept in another file")
+    if dataset.dtype.kind not in "biufV" or dataset.dtype.hasobject:
+        raise ValueError(f"variable {dataset.name} is of {dataset.dtype}, which is no number")
+    if dataset.shape is None or (not dataset.chunks and dataset.nbytes > dataset.id.get_storage_size()):
+        raise ValueError(f"variable {dataset.name} is not stored whole")
 
 
 def _array(dataset: Any) -> Array:
-    a: Array = dataset[()] if dataset.shape else np.asarray(dataset[()])
-    if dataset.attrs.get("dtype") == "bfloat16":  # as Keras marks it
+    a: Array = native(np.asarray(dataset[()]))
+    marked = "dtype" in dataset.attrs and dataset.attrs.get_id("dtype").shape == ()
+    if marked and dataset.attrs["dtype"] == "bfloat16":  # as Keras marks it
         import ml_dtypes
 
-        return np.asarray(a).view(ml_dtypes.bfloat16)
-    return np.asarray(a)
+        return a.view(ml_dtypes.bfloat16)
+    return a
 
 
 def _with_variables(weights: bytes, moved: Converted) -> bytes:
     """A weights file with other optimizer variables."""
     buffer = io.BytesIO(weights)
-    with _h5(buffer, "r+", Path("into")) as file:
-        group = file.require_group(_VARIABLES)
+    with _h5(buffer, "r+") as file:
+        group = _optimizer_in(file)
+        if group is None:
+            group = file.create_group(_VARIABLES)
         for name in list(group):
             del group[name]
         group.attrs["name"] = _snake(moved.kind.rsplit(".", 1)[-1])
@@ -322,16 +434,18 @@ def _keras_file(into: Path, moved: Converted) -> bytes:
 
     config, weights = _keras_parts(into)
     compiled = config.get("compile_config")
-    if not compiled:
+    if not isinstance(compiled, dict) or not compiled:
         raise ValueError(f"the model in {into} has no optimizer: compile and save it first")
     module, _, kind = moved.kind.rpartition(".")
     optimizer = getattr(import_module(module), kind)(**moved.settings)
     compiled["optimizer"] = keras.optimizers.serialize(optimizer)
-    new = {_CONFIG: json.dumps(config).encode(), _WEIGHTS: _with_variables(weights, moved)}
+    with opened(into, _MODEL) as file, archive(file) as old:
+        members = {member: old.read(member) for member in old.infolist()}
+        new = {_CONFIG: json.dumps(config).encode(), _WEIGHTS: _with_variables(weights, moved)}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(into) as old, zipfile.ZipFile(buffer, "w") as archive:
-        for member in old.infolist():
-            archive.writestr(member, new.get(member.filename) or old.read(member.filename))
+    with zipfile.ZipFile(buffer, "w") as written:
+        for member, content in members.items():
+            written.writestr(member, new.get(member.filename, content))
     return buffer.getvalue()
 
 
@@ -341,15 +455,12 @@ def _snake(name: str) -> str:
     return str(to_snake_case(name))
 
 
-def _h5(content: Any, mode: str, path: Path) -> Any:
+def _h5(content: bytes | io.BytesIO, mode: str) -> Any:
     try:
         import h5py
     except ImportError as error:
         raise ImportError("Keras's files need the package h5py: pip install 'thalweg[keras]'") from error
-    try:
-        return h5py.File(io.BytesIO(content) if isinstance(content, bytes) else content, mode)
-    except OSError as error:
-        raise ValueError(f"{path} is not a Keras weights file, or is damaged: {error}") from None
+    return h5py.File(io.BytesIO(content) if isinstance(content, bytes) else content, mode)
 
 
 _ENDINGS = {

@@ -1,0 +1,148 @@
+"""Files from elsewhere: nothing is taken for granted that they say of themselves.
+
+What a file declares is held against its size before memory is taken for it, and whatever is wrong with
+one is told in one line that names it.
+"""
+
+import math
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+# How many times its own size a file may unpack to. Weights hardly compress; a bomb does a thousandfold.
+RATIO = 100
+# What any file may unpack to, in bytes: a small one may hold zeros, which compress as a bomb does.
+FREE = 1 << 26
+
+
+@contextmanager
+def blamed(path: Path, what: str = "", but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Within: whatever is raised is the fault of what a file holds, and becomes one line that names it.
+
+    Args:
+        path: the file.
+        what: what it ought to be; "" where that is clear.
+        but: errors that stay as they are.
+
+    Raises:
+        ValueError: the line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (ImportError, *but)):
+            raise
+        reason = printable(str(error))
+        if not isinstance(error, ValueError | TypeError | OSError | zipfile.BadZipFile):
+            reason = f"{type(error).__name__} {reason}".rstrip()
+        if not what and str(path) in reason:
+            raise ValueError(reason) from error
+        raise ValueError(
+            f"{path} is not {what}, or is damaged: {reason}" if what else f"{path}: {reason}"
+        ) from error
+
+
+@contextmanager
+def opened(path: Path, what: str) -> Iterator[BinaryIO]:
+    """A file to read, `blamed` for whatever is wrong with it.
+
+    Raises:
+        ValueError: as in `blamed`.
+        OSError: it cannot be opened.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device read without end
+        raise ValueError(f"{path} is not a file")
+    with path.open("rb") as file, blamed(path, what):
+        yield file
+
+
+def size_of(file: BinaryIO) -> int:
+    """A file's size in bytes; it is at its beginning again."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    return size
+
+
+def bound(shapes: Iterable[tuple[tuple[int, ...], int]], size: int) -> None:
+    """Refuse arrays that are out of all proportion to the file that declares them.
+
+    Args:
+        shapes: the shape of each, and the bytes that an entry takes.
+        size: that of the file.
+
+    Raises:
+        ValueError: they are.
+    """
+    # An axis of none counts as one: the others may be long all the same, and be summed over.
+    _bound(sum(entry * math.prod(max(n, 1) for n in shape) for shape, entry in shapes), size)
+
+
+def _bound(declared: int, size: int) -> None:
+    if declared > FREE + RATIO * size:
+        raise ValueError(f"it would unpack to {declared:,} bytes, from {size:,}")
+
+
+@contextmanager
+def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """A zip archive, the sizes of whose members are in proportion.
+
+    Raises:
+        ValueError: they are not, or two members have one name, which readers could tell apart differently.
+        zipfile.BadZipFile: it is none.
+    """
+    size = size_of(file)
+    with zipfile.ZipFile(file) as found:
+        members = found.infolist()
+        _bound(sum(member.file_size for member in members), size)
+        if len({member.filename.casefold() for member in members}) < len(members):
+            raise ValueError("two of its members have one name")
+        yield found
+
+
+def npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays in a .npz file by name, in this machine's byte order; never pickled ones.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: it is none, or damaged.
+    """
+    found = {}
+    with archive(file) as members:
+        for member in members.infolist():
+            with members.open(member) as entry:
+                found[member.filename.removesuffix(".npy")] = _array(entry, member.file_size)
+    bound(((a.shape, a.itemsize) for a in found.values()), size_of(file))
+    return found
+
+
+def _array(file: Any, size: int) -> NDArray[Any]:
+    """The array in a .npy file of that size."""
+    match npy.read_magic(file):
+        case (1, 0):
+            shape, _, dtype = npy.read_array_header_1_0(file)
+        case (2, 0):
+            shape, _, dtype = npy.read_array_header_2_0(file)
+        case version:
+            raise ValueError(f"an array is in version {version} of its format; 1 and 2 are read")
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"an array is of {dtype}, which is no number")
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise ValueError(f"an array of shape {shape} has {size - file.tell():,} bytes")
+    file.seek(0)
+    return native(npy.read_array(file, allow_pickle=False))
+
+
+def native(a: NDArray[Any]) -> NDArray[Any]:
+    """An array in this machine's byte order."""
+    return a.astype(a.dtype.newbyteorder("="), copy=False)
+
+
+def printable(text: str) -> str:
+    """Text from a file as one line of moderate length, which moves no terminal's cursor."""
+    line = next(iter(text.strip().splitlines()), "")
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return shown if len(shown) <= 1000 else shown[:1000] + "…"
