@@ -159,6 +159,28 @@ def test_autocast_on_the_cpu() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Dynamo:UserWarning")
+@pytest.mark.parametrize("what", ["step", "training"])
+def test_a_compiled_function_leaves_our_step_as_it_is(what: str) -> None:
+    torch.compiler.reset()
+    network, twin = model(), model()
+    optimizer = thalweg.torch.Adam(network.parameters(), lr=0.05)
+
+    def training() -> None:
+        optimizer.zero_grad()
+        loss(network).backward()
+        optimizer.step()
+
+    compiled = torch.compile(training if what == "training" else optimizer.step, backend="aot_eager")
+    for _ in range(5):
+        if what == "step":
+            optimizer.zero_grad()
+            loss(network).backward()
+        compiled()
+    fit(twin, torch.optim.Adam(twin.parameters(), lr=0.05), 5)
+    assert largest_difference(network.parameters(), twin.parameters()) <= 1e-12
+
+
 def test_a_closure_is_called_once_and_its_loss_returned(path: str) -> None:
     network = model()
     optimizer = thalweg.torch.SGD(network.parameters(), lr=0.1)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from thalweg.program import Program, trace
@@ -19,6 +20,10 @@ from thalweg.torch.plan import Member, Members, Numbers, Plan
 
 # Without torch's wrapper, whose first call imports torch's compiler: most of a second, for nothing.
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+
+# What torch.compile calls for each function that starts, within a compiled one: None otherwise. Were it to
+# compile a step, it would take tables of addresses for tensors, and kernels would write where they once lay.
+_compiling = torch._C._dynamo.eval_frame.get_eval_frame_callback
 
 # How many patterns of absent gradients to remember (alternating losses, experts).
 _PLANS = 8
@@ -126,6 +131,8 @@ class BaseOptimizer(torch.optim.Optimizer):
             ValueError: a parameter, gradient or state tensor whose shape does not fit, or whose storage does
                 not hold it.
         """
+        if _compiling() is not None:
+            return self._uncompiled_step(closure)
         # torch wraps the `step` of its optimizers in a profiler's record and in hooks, which takes longer
         # than many a step. Here that is done where someone is listening.
         listening = (
@@ -140,6 +147,10 @@ class BaseOptimizer(torch.optim.Optimizer):
         return self._step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # so torch leaves it as it is
+
+    @_disable_dynamo
+    def _uncompiled_step(self, closure: Callable[[], Any] | None) -> Any:
+        return self.step(closure)
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
