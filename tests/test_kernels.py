@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -290,11 +291,16 @@ def test_two_threads_equal_one_bit_for_bit(sizes: tuple[int, ...], monkeypatch: 
     grads = gradients(params, 2)
     ends, shares = [], []
 
-    def counted(kernel: Any, split: Any, arguments: Any) -> None:
-        threads.run(kernel, split, arguments)
-        shares.append(len(split))
+    def counted(kernel: Any, split: Any, arguments: Any) -> Callable[[], None]:
+        call = threads.prepared(kernel, split, arguments)
 
-    monkeypatch.setattr(cpu, "run", counted)
+        def counts() -> None:
+            shares.append(len(split))
+            call()
+
+        return counts
+
+    monkeypatch.setattr(cpu, "prepared", counted)
     for count in (1, 2):
         torch.set_num_threads(count)
         found = copies(params)
@@ -329,9 +335,9 @@ def test_a_team_smaller_than_asked_for_does_everything() -> None:
 @pytest.mark.usefixtures("team")
 def test_below_the_threshold_one_thread_does_it_all() -> None:
     dtypes, least = ("float32",) * 4, worthwhile_from()
-    assert len(Batch(trace(thalweg.Adam()), dtypes, [least - 1])._split(8)) == 1
-    assert len(Batch(trace(thalweg.Adam()), dtypes, [8 * CHUNK + least])._split(8)) == 8
-    assert Batch(trace(thalweg.Adam()), dtypes, [])._split(8) == [(0, 0)]
+    assert len(Batch(trace(thalweg.Adam()), dtypes, [least - 1])._shares(8)) == 1
+    assert len(Batch(trace(thalweg.Adam()), dtypes, [8 * CHUNK + least])._shares(8)) == 8
+    assert Batch(trace(thalweg.Adam()), dtypes, [])._shares(8) == [(0, 0)]
 
 
 @pytest.mark.usefixtures("two_threads")

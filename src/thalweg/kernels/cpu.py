@@ -5,14 +5,14 @@ takes a share of the chunks.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.kernels.cache import norm_kernel, step_kernel
-from thalweg.kernels.threads import run, worthwhile_from
+from thalweg.kernels.threads import epoch, prepared, worthwhile_from
 from thalweg.program import Program
 from thalweg.sweep import Norm
 
@@ -26,7 +26,7 @@ CHUNK = 32 * 1024
 class Batch:
     """Tensors of one dtype that take one rule's step together.
 
-    The caller fills in, in place, whenever they change (`scalars` may be replaced):
+    The caller fills in, in place, whenever they change (`scalars` by `tell`):
 
     Attributes:
         addresses: (2 + slots, tensors) where each parameter, gradient and slot begins.
@@ -54,11 +54,23 @@ class Batch:
         self._places = tuple(_address(a) for a in (self.chunks, self.rows, self.addresses, self.norms))
         self._done = np.cumsum(self.chunks[:, 2] - self.chunks[:, 1])
         self._sums: Floats = np.zeros(len(self.chunks))
-        self._shares: dict[int, list[tuple[int, int]]] = {}
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+
+    def tell(self, scalars: Sequence[Sequence[float]]) -> None:
+        """Fill in `scalars`: rows of the kernel's scalars."""
+        if len(scalars) != len(self.scalars):
+            self.scalars = np.zeros((len(scalars), self.scalars.shape[1]))
+            self._steps.clear()
+        self.scalars[:] = scalars
 
     def step(self, threads: int) -> None:
         """Take the step, in place, with up to `threads` threads."""
-        run(self.kernel, self._shares.get(threads) or self._split(threads), self._table(self.scalars))
+        key = threads, epoch()
+        step = self._steps.get(key)
+        if step is None:
+            step = prepared(self.kernel, self._shares(threads), self._table(self.scalars))
+            self._steps[key] = step
+        step()
 
     def measure(
         self, norm: Norm, rows: Sequence[Mapping[str, float]], whole: Mapping[str, float], threads: int
@@ -75,7 +87,7 @@ class Batch:
         """
         scalars = np.array([norm.scalar_function(**row, **whole)[0] for row in rows], np.float64)
         table = (*self._table(scalars), _address(self._sums))
-        run(norm_kernel(norm, self.dtypes), self._shares.get(threads) or self._split(threads), table)
+        prepared(norm_kernel(norm, self.dtypes), self._shares(threads), table)()
         squares = np.bincount(self.chunks[:, 0], self._sums, len(self.rows))
         if norm.of_tensor:
             np.sqrt(squares, out=self.norms[len(norm.tensor_norms)])
@@ -85,14 +97,13 @@ class Batch:
         chunks, rows, addresses, norms = self._places
         return chunks, rows, addresses, len(self.rows), _address(scalars), norms
 
-    def _split(self, threads: int) -> list[tuple[int, int]]:
+    def _shares(self, threads: int) -> list[tuple[int, int]]:
         """Ranges of chunks with about as many entries each."""
         total = int(self._done[-1]) if len(self._done) else 0
         count = max(1, threads if total >= worthwhile_from() else 1)
         bounds = np.searchsorted(self._done, np.arange(1, count) * total / count)
         edges = [0, *(int(b) for b in bounds), len(self.chunks)]
-        self._shares[threads] = list(itertools.pairwise(edges))
-        return self._shares[threads]
+        return list(itertools.pairwise(edges))
 
 
 def _address(array: NDArray[Any]) -> int:

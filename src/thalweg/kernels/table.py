@@ -246,7 +246,7 @@ class Table:
         for part in self.parts:
             batch = part.batch
             self._point(part, row_of)
-            batch.scalars = np.array(scalars, np.float64).reshape(len(scalars), -1)
+            batch.tell(scalars)
             part.load(self.columns)
             batch.step(threads)
             part.store(self.columns)

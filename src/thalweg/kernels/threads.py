@@ -8,9 +8,9 @@ Linux, the kernels run on its team.
 import ctypes
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,10 @@ def worthwhile_from() -> int:
     return FROM_WITH_POOL if _openmp() is None else FROM_WITH_OPENMP
 
 
-def run(kernel: Kernel, shares: Sequence[Share], arguments: Sequence[int]) -> None:
-    """Call `kernel(first, last, *arguments)` for each share, a thread each; return when all are done.
+def prepared(kernel: Kernel, shares: Sequence[Share], arguments: Sequence[int]) -> Callable[[], None]:
+    """A call, to be made many times, of `kernel(first, last, *arguments)` for each share, a thread each.
+
+    It returns when all are done. It is for this process and the threads that there are now: see `epoch`.
 
     Args:
         kernel: what to run.
@@ -75,22 +77,40 @@ def run(kernel: Kernel, shares: Sequence[Share], arguments: Sequence[int]) -> No
         arguments: addresses and numbers.
     """
     if len(shares) == 1:
-        kernel(*shares[0], *arguments)
-        return
+        return partial(kernel, *shares[0], *arguments)
     parallel = _openmp()
     if parallel is None:
-        others = [_pool(len(shares) - 1).submit(kernel, *share, *arguments) for share in shares[1:]]
-        kernel(*shares[0], *arguments)
-        for other in others:
-            other.result()
-        return
+        return partial(_in_pool, kernel, shares, arguments)
     bounds = np.array([shares[0][0], *(last for _, last in shares)], np.int64)
     data = np.array([kernel.address, len(shares), bounds.ctypes.data, *arguments], np.int64)
-    parallel(_team(len(arguments)), data.ctypes.data, len(shares), 0)
+    team, place, count = _team(len(arguments)), data.ctypes.data, len(shares)
+
+    def in_team(_: Any = (bounds, data)) -> None:  # which live as long as this
+        parallel(team, place, count, 0)
+
+    return in_team
+
+
+def _in_pool(kernel: Kernel, shares: Sequence[Share], arguments: Sequence[int]) -> None:
+    others = [_pool(len(shares) - 1).submit(kernel, *share, *arguments) for share in shares[1:]]
+    kernel(*shares[0], *arguments)
+    for other in others:
+        other.result()
+
+
+# Counts how often the threads have become others: what was prepared for those before is void.
+_epoch = 0
+
+
+def epoch() -> int:
+    """The number of the set of threads that there is now."""
+    return _epoch
 
 
 def look_again() -> None:
     """Look anew for OpenMP threads: a framework that brings some has been imported."""
+    global _epoch
+    _epoch += 1
     for cached in (_openmp, _loaded_openmp):
         cached.cache_clear()
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from operator import is_
 from typing import Any, ClassVar
@@ -94,7 +95,7 @@ class BaseOptimizer(torch.optim.Optimizer):
     def _reset(self) -> None:
         """Forget what was prepared for the step; it is prepared anew from the state."""
         self._plans: dict[Any, Plan] = {}
-        self._rules: list[tuple[list[Any], Rule, Program]] = []
+        self._rules: list[_Known] = []
         self._numbers: dict[str, Numbers] = {}
         self._params: list[Tensor] = []
         self._states: list[Any] = []
@@ -102,18 +103,24 @@ class BaseOptimizer(torch.optim.Optimizer):
     def _rule(self, index: int) -> tuple[Rule, Program]:
         """The rule and program of a group, made anew when a setting has changed."""
         group = self.param_groups[index]
-        now = [_noted(v) for k, v in group.items() if k != "params" and k != "param_names"]
-        if index < len(self._rules) and self._rules[index][0] == now:
-            return self._rules[index][1:]
+        values = [*group.values()]
+        known = self._rules[index] if index < len(self._rules) else None
+        if known and known.lasting and _same(values, known.values):
+            return known.rule, known.program
+        noted = [_noted(v) for k, v in group.items() if k != "params" and k != "param_names"]
+        if known and noted == known.noted:
+            known.values = values
+            return known.rule, known.program
         rule = self.rule_of(group)
-        entry = (now, rule, trace(rule))
-        if index < len(self._rules):
-            if self._rules[index][2] is not entry[2]:
+        settings = [v for k, v in group.items() if k != "params" and k != "param_names"]
+        entry = _Known(values, noted, all(map(_is_lasting, settings)), rule, trace(rule))
+        if known:
+            if known.program is not entry.program:
                 self._plans.clear()
             self._rules[index] = entry
         else:
             self._rules.append(entry)
-        return entry[1:]
+        return rule, entry.program
 
     # -- the step --------------------------------------------------------------------------------
 
@@ -169,14 +176,12 @@ class BaseOptimizer(torch.optim.Optimizer):
         grads = [p.grad for p in params]
         absent = tuple(map(is_, grads, repeat(None)))
         plan = self._plans.get(absent)
-        with torch.no_grad():
-            if plan is None or not plan.take(grads):
-                grads = [self._dense(g) for g in grads]
-                if len(self._plans) >= _PLANS:
-                    self._plans.clear()
-                plan = self._plans[absent] = self._plan(rules, grads)
-                self._states = [*self.state, *self.state.values()]
-            plan.step([rule for rule, _ in rules])
+        if plan is None or not plan.take(grads):
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            plan = self._plans[absent] = self._plan(rules, [self._dense(g) for g in grads])
+            self._states = [*self.state, *self.state.values()]
+        plan.step([rule for rule, _ in rules])
         return loss
 
     def _dense(self, grad: Tensor | None) -> Tensor | None:
@@ -189,6 +194,7 @@ class BaseOptimizer(torch.optim.Optimizer):
             )
         return grad.to_dense()
 
+    @torch.no_grad()
     def _plan(self, rules: Sequence[tuple[Rule, Program]], grads: Sequence[Tensor | None]) -> Plan:
         owners = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"]]
         found: dict[int, list[tuple[int, Member, Tensor]]] = {}
@@ -320,6 +326,29 @@ class Optimizer(BaseOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "rule": self.rule}
+
+
+@dataclass
+class _Known:
+    """The rule that a parameter group's settings mean.
+
+    Attributes:
+        values: all that the group holds.
+        noted: its settings, to compare later.
+        lasting: whether none of them can be changed in place.
+    """
+
+    values: list[Any]
+    noted: list[Any]
+    lasting: bool
+    rule: Rule
+    program: Program
+
+
+def _is_lasting(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_lasting, value))
+    return value is None or isinstance(value, bool | int | float | str) or callable(value)
 
 
 def _noted(value: Any) -> Any:

@@ -140,6 +140,7 @@ class Eager:
         """Let go of the tensors."""
         self._columns = ()
 
+    @torch.no_grad()
     def measure(
         self, row_of: Sequence[int], rows: Sequence[Mapping[str, float]], norm: Norm, whole: Any
     ) -> float:
@@ -153,6 +154,7 @@ class Eager:
             total += float(found) ** 2
         return total
 
+    @torch.no_grad()
     def step(self, row_of: Sequence[int], rows: Sequence[Mapping[str, float]], whole: Any) -> None:
         """Take the step: the member `i` at `rows[row_of[i]]`."""
         for i, (p, _, *slots) in enumerate(zip(*self._columns, strict=True)):
