@@ -284,3 +284,26 @@ def test_a_private_folder_is_gone_at_exit_but_not_before(tmp_path: Path) -> None
     done = python(source, THALWEG_CACHE_DIR=str(tmp_path / "file" / "kernels"), TMPDIR=str(tmp_path))
     assert output(done)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
+    source = """
+import os, signal, threading, numpy as np, thalweg
+from thalweg.kernels import cache
+from thalweg.numpy import Optimizer
+held = threading.Event()
+def compiling():
+    with cache._lock:
+        held.set()
+        threading.Event().wait(0.3)
+threading.Thread(target=compiling).start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    Optimizer(thalweg.SGD()).update(np.zeros(3), np.ones(3))
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert output(python(source)) == "0"

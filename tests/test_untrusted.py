@@ -69,6 +69,16 @@ def one_name_twice(path: Path) -> None:
     zipped(path, {name: npy((1,), data=bytes(8)) for name in ("params.npy", "PARAMS.npy")})
 
 
+def hidden_member(path: Path) -> None:
+    """One whose entry in the directory is taken for the comment of the entry before."""
+    np.savez(path, params=np.ones(3), grads=np.ones(3))
+    content = bytearray(path.read_bytes())
+    first = content.find(b"PK\x01\x02")
+    second = content.find(b"PK\x01\x02", first + 1)
+    content[first + 32 : first + 34] = struct.pack("<H", content.find(b"PK\x05\x06") - second)
+    path.write_bytes(content)
+
+
 def nested_json(path: Path) -> None:
     np.savez(path, **{"": np.array("[" * 100_000)})  # type: ignore[arg-type]
 
@@ -250,6 +260,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "zeros.npz": (zeros_compressed, "would unpack to 400,0"),
     "pickled.npz": (pickled_array, "an array is of object, which is no number"),
     "twice.npz": (one_name_twice, "two of its members have one name"),
+    "hidden.npz": (hidden_member, "it does not list as many members as it counts"),
     "nested.npz": (nested_json, "RecursionError"),
     "header.safetensors": (declared_header, "header"),
     "rows.safetensors": (rows_in_a_header, "would unpack to"),

@@ -92,16 +92,26 @@ def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
     """A zip archive, the sizes of whose members are in proportion.
 
     Raises:
-        ValueError: they are not, or two members have one name, which readers could tell apart differently.
+        ValueError: they are not; or members are hidden, or two have one name, so that readers could differ.
         zipfile.BadZipFile: it is none.
     """
     size = size_of(file)
     with zipfile.ZipFile(file) as found:
         members = found.infolist()
         _bound(sum(member.file_size for member in members), size)
+        if _counted(file, size) != min(len(members), 0xFFFF):
+            raise ValueError("it does not list as many members as it counts")
         if len({member.filename.casefold() for member in members}) < len(members):
             raise ValueError("two of its members have one name")
         yield found
+
+
+def _counted(file: BinaryIO, size: int) -> int:
+    """How many members a zip archive says it has, up to 65,535: Python's reader does not compare."""
+    file.seek(max(0, size - 0xFFFF - 22))
+    end = file.read()
+    record = end.rfind(b"PK\x05\x06")
+    return int.from_bytes(end[record + 10 : record + 12], "little")
 
 
 def npz(file: BinaryIO) -> dict[str, NDArray[Any]]:

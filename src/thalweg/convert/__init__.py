@@ -149,7 +149,8 @@ def file(
         what has been written.
 
     Raises:
-        Refused, ValueError, TypeError: as in `state`; or a file is of no known kind, or damaged.
+        Refused: as in `state`, or a file does not tell what it holds.
+        ValueError: a file is of no known kind, is damaged, or does not fit; the message names it.
         OSError: a file cannot be read or written.
     """
     there = Path(out)
