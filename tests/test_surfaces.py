@@ -287,6 +287,15 @@ def test_formulas(text: str, value: float) -> None:
     assert surface.gradient(surface.start).shape == (surface.dimensions,)
 
 
+def test_towers_of_powers_are_written_once() -> None:
+    assert Formula("x^" * 50 + "y").unicode() == f"f(x, y) = {'x^(' * 49}x^y{')' * 49}"
+
+
+def test_constants_divide_as_arrays_do() -> None:
+    with np.errstate(all="ignore"):
+        assert Formula("x + 1/(pi - pi)").value(np.array([1.0, 2.0])) == np.inf
+
+
 def test_a_formula_s_surface() -> None:
     assert surfaces.parse("x**4").dimensions == 1
     assert surfaces.parse("y").dimensions == 2

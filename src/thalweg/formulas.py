@@ -31,7 +31,7 @@ Array: TypeAlias = NDArray[np.float64]
 # and the size of a number as an exponent.
 LIMITS = {"length": 400, "depth": 64, "operations": 1000, "exponent": 64}
 
-_CONSTANTS = {"pi": math.pi, "e": math.e}
+_CONSTANTS = {"pi": np.float64(math.pi), "e": np.float64(math.e)}  # what NumPy divides by 0 is no exception
 _LATEX = {"pi": r"\pi", "e": "e"}
 _UNICODE = {"pi": "π", "e": "e"}
 

@@ -393,10 +393,10 @@ def _plainly(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
         case "div", (a, b):
             return f"{at_least(_PRODUCT, a)} / {at_least(_POWER, b)}", _FRACTION
         case "pow", (a, b):
-            exponent = _plainly(b, names)[0]
+            exponent, own = _plainly(b, names)
             if set(exponent) <= {*map(chr, _SUPERSCRIPT)}:
                 return f"{at_least(_ATOM, a)}{exponent.translate(_SUPERSCRIPT)}", _POWER
-            return f"{at_least(_ATOM, a)}^{at_least(_ATOM, b)}", _POWER
+            return f"{at_least(_ATOM, a)}^{exponent if own >= _ATOM else f'({exponent})'}", _POWER
         case "sqrt", (a,):
             return f"√{at_least(_ATOM, a)}", _POWER
         case "abs", (a,):
