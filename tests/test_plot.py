@@ -55,6 +55,24 @@ def test_axes_of_the_callers_are_drawn_into_and_returned(race: Race) -> None:
     assert plot.surface("beale", ax=left, count=30) is left
 
 
+@pytest.mark.parametrize(
+    ("surface", "start"),
+    [
+        ("sqrt(-1 - x*x - y*y)", (1, 1)),  # no value anywhere
+        ("log(x) + y*y", (-1, 1)),  # none where it begins
+        ("x*1e299 + y*1e299", (1e8, 1)),
+        ("pi + 0*y", (1, 1)),
+        ("1", (1,)),
+        ("ravine", (0, 0)),  # begins where it could end
+    ],
+)
+def test_whatever_a_formula_s_values_are_there_is_a_picture(surface: str, start: tuple[float, ...]) -> None:
+    down = surface if surface in surfaces.names() else surfaces.parse(surface)
+    paths = {name: thalweg.path(down, name, start, steps=5) for name in ("sgd", "l_bfgs")}
+    plot.race(paths).savefig(io.BytesIO(), format="png", dpi=20)
+    compete(down, ["sgd"], start=start, steps=5)
+
+
 def test_a_path_that_is_lost_leaves_the_picture_and_stops() -> None:
     lost = thalweg.path("ravine", SGD(lr=3.0), steps=400)
     assert lost.diverged

@@ -347,7 +347,8 @@ def _lowest_seen(surface: Surface) -> float:
     count = max(3, int(40_000 ** (1 / surface.dimensions))) | 1  # odd: the centre is a point of it
     if count**surface.dimensions > 10**6:
         return float("-inf")
-    return float(np.nanmin(surface.value(surface.grid(count))))
+    values = surface.value(surface.grid(count))
+    return float(np.min(values, initial=np.inf, where=~np.isnan(values)))
 
 
 def _count(arrived: Any) -> int | None:

@@ -1,5 +1,6 @@
 """Surfaces seen from above, the paths down them, and the loss along the way."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -19,6 +20,9 @@ Paths: TypeAlias = Mapping[str, Path] | Sequence[Path] | Path
 
 # Beyond so many half windows from the centre a path is out of sight for good.
 _SIGHT = 4.0
+
+# Values beyond it have no room on an axis.
+_MOST = 1e300
 
 # So many steps are still told apart by their dots.
 _DOTS = 120
@@ -44,6 +48,8 @@ def named(paths: Paths) -> Mapping[str, Path]:
 def levels(values: Array, count: int = 22) -> Array:
     """Heights for contour lines, close together at the bottom, where the valley is."""
     seen = values[np.isfinite(values)]
+    if not seen.size:  # a formula may have no value anywhere in sight
+        return np.arange(3.0)
     found = np.unique(np.quantile(seen, np.linspace(0, 1, count + 1) ** 1.8))
     return found if len(found) > 2 else np.linspace(seen.min() - 1, seen.max() + 1, 3)
 
@@ -173,7 +179,7 @@ def loss(
     down = next(iter(given.values())).surface
     ax = style.lined(style.own_axes(ax, theme), theme)
     heights = {label: height(one) for label, one in given.items()}
-    highest = max(float(h[0]) for h in heights.values())
+    highest = max((float(h[0]) for h in heights.values() if math.isfinite(h[0])), default=0.0)
     # Below this, computers' rounding is all that is left to see; what is lost climbs out of the picture.
     floor, ceiling = 1e-9 * abs(highest), 100 * abs(highest)
     for label, values in heights.items():
@@ -183,12 +189,13 @@ def loss(
         look = looks[label]
         ax.plot(np.arange(len(y)), y, color=look.colour, linestyle=look.line, linewidth=1.7, label=label)
     if down.minima:
-        ax.set_yscale("log")
+        if highest > 0:  # who starts at the lowest point has nothing to show on such an axis
+            ax.set_yscale("log")
         ax.set_ylabel("loss − lowest" if down.lowest else "loss")
     else:
         ax.set_ylim(*_room(down, highest))
         ax.set_ylabel("loss")
-    ax.set(xlabel="step", xlim=(0, max(len(h) for h in heights.values()) - 1))
+    ax.set(xlabel="step", xlim=(0, max(1, *(len(h) - 1 for h in heights.values()))))
     return ax
 
 
@@ -242,4 +249,4 @@ def _room(surface: Surface, highest: float) -> tuple[float, float]:
     """What a loss without a bottom may fill: as far below the saddle or window's middle as it began above."""
     level = float(surface.value(surface.saddles).min()) if surface.saddles else highest - abs(highest)
     reach = max(highest - level, 1e-9)
-    return level - 1.2 * reach, highest + 0.1 * reach
+    return max(level - 1.2 * reach, -_MOST), min(highest + 0.1 * reach, _MOST)
