@@ -1,19 +1,24 @@
-# `make` alone lists what can be made. Everything is installed into .venv, from this project's files.
+# `make` alone lists what can be made. Everything is installed into .venv, from this project's files; what
+# tests/clients needs, into .venv-clients.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# of the environment that the target lies in
+PIP = $(@D)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint types docs bench format clean
+.PHONY: help demo test test-clients fuzz lint types docs bench format clean
 
 help:  ## list what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 demo: .venv/demo  ## compare eight optimizers on real digits; says where the report is
 	$(BIN)/thalweg compare digits
 
 test: .venv/test lint types  ## lint, check types, run all tests
 	$(BIN)/python -m pytest -n 2
+
+test-clients: .venv-clients/test  ## Lightning, FSDP, Flax and others train with our optimizers as with their own
+	.venv-clients/bin/python -m pytest tests/clients
 
 fuzz: .venv/test  ## many hostile inputs, seeded: files, commands, requests, storage moved between steps
 	$(BIN)/python -m pytest -n 2 tests/fuzz --rounds $(or $(ROUNDS),2000) --seed $(or $(SEED),0)
@@ -43,10 +48,10 @@ bench: .venv/test  ## the figures of the README: needs a quiet machine
 	$(BIN)/python benchmarks/compare.py
 
 clean:  ## remove what was installed and cached here
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-clients .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/pip:
-	$(PYTHON) -m venv .venv
+.venv/pip .venv-clients/pip:
+	$(PYTHON) -m venv $(@D)
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 	@touch $@
 
@@ -56,4 +61,9 @@ clean:  ## remove what was installed and cached here
 
 .venv/test: .venv/pip pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[study]' --group test
+	@touch $@
+
+.venv-clients/test: .venv-clients/pip pyproject.toml constraints.txt constraints-clients.txt
+	$(PIP) install --quiet --constraint constraints.txt --constraint constraints-clients.txt \
+		--editable '.[torch,keras,jax]' --group clients
 	@touch $@
