@@ -31,8 +31,9 @@ def fill(store: Store, trials: int, evaluations: int) -> None:
     store.record(one, trial.run)
     (file,) = store.folder.glob("trials/*.jsonl")
     content = file.read_bytes()
+    key = file.stem.encode()
     for i in range(1, trials):
-        file.with_name(f"{i:016x}.jsonl").write_bytes(content)
+        file.with_name(f"{i:016x}.jsonl").write_bytes(content.replace(key, b"%016x" % i))
 
 
 def by_json(store: Store, columns: list[str]) -> polars.DataFrame:

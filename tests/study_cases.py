@@ -130,7 +130,7 @@ def found(contestants, complete=True, total=None, **facts) -> Study:
                 runs[identity] = ended(identity, **figures, **parts)
         described.append(
             {"name": name, "dialect": "keras", "schedule": None, "batch_size": 16, "space": {"lr": {}}}
-            | {"defaults": fixed}
+            | {"defaults": fixed, "covers": {}}
             | own
         )
     whole = {
@@ -143,6 +143,7 @@ def found(contestants, complete=True, total=None, **facts) -> Study:
             ],
             "optimum": None,
             "sources": {},
+            "covers": {},
         },
         "contestants": described,
         "settings": 3,

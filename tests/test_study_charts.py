@@ -214,10 +214,15 @@ def test_studies_of_one_task_stand_beside_each_other(findings):
     assert charts.dashes(chart(line()), line(), look) == look.dashes
 
 
+def save(figure, path):
+    with path.open("wb") as file:
+        figures.save(figure, file, path.suffix[1:])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_charts_are_drawn_in_either_format(findings, tmp_path, suffix):
     path = tmp_path / f"curves{suffix}"
-    figures.save(figures.together(charts.of(findings), charts.looks(findings), "A & B: $x_1$"), path)
+    save(figures.together(charts.of(findings), charts.looks(findings), "A & B: $x_1$"), path)
     if suffix == ".png":
         pixels = matplotlib.image.imread(path)
         assert pixels.shape[0] > 800
@@ -231,14 +236,14 @@ def test_charts_are_drawn_in_either_format(findings, tmp_path, suffix):
 def test_a_picture_of_many_shows_the_first(findings, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MOST", 3)
     path = tmp_path / "curves.svg"
-    figures.save(figures.together(charts.of(findings), charts.looks(findings), "All"), path)
+    save(figures.together(charts.of(findings), charts.looks(findings), "All"), path)
     text = path.read_text(encoding="utf-8")
     assert "All; the first 3 of 8 optimizers" in text
     assert [name in text for name in (s.name for s in findings.summaries)] == [True] * 3 + [False] * 5
 
 
 def test_nothing_to_draw_is_said(tmp_path):
-    figures.save(figures.together([], {}, "Nothing"), tmp_path / "curves.svg")
+    save(figures.together([], {}, "Nothing"), tmp_path / "curves.svg")
     assert "nothing to draw" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
 from thalweg.study.plan import Length, Trial
 from thalweg.study.store import Store
+from thalweg.study.trial import header
 
 # Long enough to be stopped in the middle, short enough to be run to its end.
 OPTIONS = "--optimizers sgd,adam --lr 0.01,0.1 --seeds 2 --epochs 20 --jobs 2 --out"
@@ -97,9 +98,9 @@ def test_workers_that_were_there_before_find_a_relative_folder(tmp_path, monkeyp
 def test_what_is_done_is_not_run_again(store):
     which = trials()
     run(store, which[::2], jobs=1)
-    before = {trial.id: store._path(trial).stat().st_mtime_ns for trial in which[::2]}
+    before = {trial.id: store._path(trial.id).stat().st_mtime_ns for trial in which[::2]}
     assert len(run(store, which, jobs=1)) == len(which)
-    assert before == {trial.id: store._path(trial).stat().st_mtime_ns for trial in which[::2]}
+    assert before == {trial.id: store._path(trial.id).stat().st_mtime_ns for trial in which[::2]}
     assert run(store, [], jobs=1) == []
 
 
@@ -164,10 +165,10 @@ def test_a_trial_that_another_process_is_running_is_waited_for(store, monkeypatc
     started, go_on = threading.Event(), threading.Event()
 
     def slow(trial, write):
-        write({"record": "trial", "id": trial.id})
+        write(header(trial))
         started.set()
         assert go_on.wait(20)
-        write({"record": "end", "status": "finished", "by": "another"})
+        write({"record": "end", "status": "diverged", "reason": "by another"})
 
     other = threading.Thread(target=lambda: store.record(which[0], slow))
     other.start()
@@ -175,7 +176,7 @@ def test_a_trial_that_another_process_is_running_is_waited_for(store, monkeypatc
     found = Engine(jobs=1).run(which, store)
     assert next(found).header["id"] == which[1].id, "meanwhile the rest is run"
     threading.Timer(0.3, go_on.set).start()
-    assert next(found).end["by"] == "another"
+    assert next(found).end["reason"] == "by another"
     assert list(found) == []
     other.join()
 

@@ -91,6 +91,27 @@ def test_where_nothing_can_be_written_is_said(study, tmp_path, name, message):
         study.export(tmp_path / name)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_is_written_beside_and_moved_into_place(study, tmp_path, monkeypatch, ending):
+    (tmp_path / "kept").write_text("kept")
+    path = tmp_path / f"runs.{ending}"
+    path.symlink_to(tmp_path / "kept")
+    study.export(path)
+    assert not path.is_symlink()
+    assert (tmp_path / "kept").read_text() == "kept"
+    before = path.read_bytes()
+
+    def fails(table, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(polars.DataFrame, f"write_{ending}", fails)
+    with pytest.raises(StudyError, match="cannot be written: No space left"):
+        study.export(path)
+    assert path.read_bytes() == before
+    assert {found.name for found in tmp_path.iterdir()} == {"kept", path.name}
+
+
 def test_rates_that_follow_a_schedule_of_their_own_stay_readable(study):
     """Where one contestant's rate is described in words, the column is of text."""
     other = Study.open(study.store.folder)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import shutil
 
@@ -184,6 +185,28 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(StudyError, match=rf"{re.escape(name)} cannot be written"):
         report.write(tmp_path, findings)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links as POSIX has them")
+def test_files_are_written_beside_and_moved_into_place(tmp_path, monkeypatch):
+    """Links are replaced, not followed; and what fails leaves what was there."""
+    findings = statistics.find(Study.of(small(), tmp_path / "study"))
+    for name in ("report.html", "curves.png", "curves.svg", "summary.md"):
+        (tmp_path / f"kept {name}").write_text("kept")
+        (tmp_path / name).symlink_to(tmp_path / f"kept {name}")
+    for path in report.write(tmp_path, findings):
+        assert not path.is_symlink()
+        assert (tmp_path / f"kept {path.name}").read_text() == "kept"
+
+    def fails(figure, file, kind):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    monkeypatch.setattr("thalweg.study.figures.save", fails)
+    with pytest.raises(StudyError, match=r"curves\.png cannot be written: No space left"):
+        report.write(tmp_path, findings)
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
 
 
 def test_a_report_on_nothing_is_refused(tmp_path):

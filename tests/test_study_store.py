@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import threading
 
 import pytest
@@ -9,15 +10,24 @@ from thalweg.study import store as stores
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.plan import PROTOCOL, make
+from thalweg.study.records import identify
 from thalweg.study.store import Store
 
 TRIAL, OTHER = small().next_trials({})[:2]
 
 
+EVALUATION = {"record": "evaluation", "epoch": 1.0, "step": 5, "seconds": 0.1, "loss": 0.5, "val_loss": 0.6}
+END = {"record": "end", "status": "finished", "epoch": 1.0, "step": 5, "seconds": 0.1, "state_bytes": 0}
+
+
+def header(trial):
+    return {"record": "trial", "id": trial.id, "specification": trial.specification, "environment": {}}
+
+
 def finish(trial, write, status="finished"):
-    write({"record": "trial", "id": trial.id, "specification": trial.specification})
-    write({"record": "evaluation", "epoch": 1.0, "step": 5, "loss": 0.5})
-    write({"record": "end", "status": status})
+    write(header(trial))
+    write(EVALUATION)
+    write(END | {"status": status})
 
 
 def refuse(trial, write):
@@ -41,7 +51,7 @@ def test_a_run_is_read_back_and_not_run_again(store):
     run = store.record(TRIAL, finish)
     assert run.finished
     assert run.header["specification"] == json.loads(json.dumps(TRIAL.specification))
-    assert run.evaluations == ({"record": "evaluation", "epoch": 1.0, "step": 5, "loss": 0.5},)
+    assert run.evaluations == (EVALUATION,)
     assert store.read(TRIAL) == store.read(TRIAL.id) == run == store.record(TRIAL, refuse)
     assert store.results([TRIAL, OTHER]) == {TRIAL.id: run}
 
@@ -82,8 +92,8 @@ def test_a_file_of_other_content_counts_as_not_run(store, path, content):
 
 def test_lines_are_kept_when_the_run_is_cut_off(store, path):
     def cut(trial, write):
-        write({"record": "trial"})
-        write({"record": "evaluation", "epoch": 1})
+        write(header(trial))
+        write(EVALUATION)
         assert len(path.read_text().splitlines()) == 2, "a line is out as soon as it is written"
         raise KeyboardInterrupt
 
@@ -97,10 +107,11 @@ def test_a_trial_that_is_being_run_is_not_run_a_second_time(store):
     started, go_on, found = threading.Event(), threading.Event(), []
 
     def slow(trial, write):
-        write({"record": "trial"})
+        write(header(trial))
         started.set()
         assert go_on.wait(10)
-        write({"record": "end", "status": "finished"})
+        write(EVALUATION)
+        write(END)
 
     first = threading.Thread(target=lambda: found.append(store.record(TRIAL, slow)))
     first.start()
@@ -111,6 +122,101 @@ def test_a_trial_that_is_being_run_is_not_run_a_second_time(store):
     go_on.set()
     first.join(10)
     assert found == [store.record(TRIAL, refuse)]
+
+
+def test_the_content_of_another_trial_is_not_believed(store, path):
+    """A copy under another name, and a specification that was changed by hand."""
+    other = store.folder / "trials" / f"{OTHER.id}.jsonl"
+    store.record(TRIAL, finish)
+    whole = path.read_text()
+    other.write_text(whole)
+    assert store.read(OTHER) is None
+    assert store.faults == {OTHER.id: f"{other}: line 1 is of another trial, {TRIAL.id!r}"}
+    assert store.results([TRIAL, OTHER]).keys() == {TRIAL.id}
+    assert store.headers().keys() == {TRIAL.id}
+    assert set(store.evaluations()["id"]) == {TRIAL.id}
+    other.write_text(whole.replace(TRIAL.id, OTHER.id))
+    assert store.read(OTHER) is None
+    assert "its hash is not the trial's id" in store.faults[OTHER.id]
+    assert store.record(OTHER, finish).finished
+    assert store.faults == {}, "what was run anew is right"
+    path.write_text(whole.replace('"seed": 0', '"seed": 1'))
+    assert store.read(TRIAL) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "said"),
+    [
+        (1, lambda line: "{", "line 1 is no JSON"),
+        (2, lambda line: line.replace("0.5", "NaN"), "line 2 is no JSON"),
+        (2, lambda line: line.replace("0.5", "1e999"), "line 2: evaluation.loss is inf, not a finite number"),
+        (2, lambda line: line.replace("0.5", '"x"'), "line 2: evaluation.loss is 'x', not a finite number"),
+        (2, lambda line: line.replace("0.5", "true"), "line 2: evaluation.loss is True"),
+        (2, lambda line: line.replace("5,", f"{10**30},", 1), "line 2: evaluation.step is 1000"),
+        (
+            2,
+            lambda line: line.replace("5,", "-5,", 1),
+            "line 2: evaluation.step is -5, not a whole",
+        ),
+        (2, lambda line: line.replace('"step"', '"stop"'), "line 2: evaluation has no step"),
+        (2, lambda line: line.replace('"val_loss"', '"other"'), "line 2: evaluation has no val_loss"),
+        (2, lambda line: line.replace("evaluation", "end"), "line 2 is no evaluation, but others follow"),
+        (2, lambda line: "[" * 100_000, "line 2 is no JSON"),
+        (2, lambda line: "3", "line 2 is no record of a trial"),
+        (2, lambda line: f"{line}\n{line}"[: len(line)] + "\n\xff", "line 3 is no JSON"),
+        (
+            3,
+            lambda line: line.replace("finished", "fine"),
+            "line 3: end.status is 'fine', not one of",
+        ),
+        (3, lambda line: line.replace("state_bytes", "state"), "line 3: end has no state_bytes"),
+        (3, lambda line: line.replace('"status"', '"reason": "\\ud800", "status"'), "line 3: end.reason is"),
+    ],
+)
+def test_an_altered_line_is_named_and_passed_over(store, path, number, change, said):
+    store.record(TRIAL, finish)
+    store.record(OTHER, finish)
+    lines = path.read_text().splitlines()
+    lines[number - 1] = change(lines[number - 1])
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="latin-1")
+    assert store.results([TRIAL, OTHER]).keys() == {OTHER.id}
+    assert store.faults.keys() == {TRIAL.id}
+    assert store.faults[TRIAL.id].startswith(f"{path}: {said}")
+    assert set(store.evaluations()["id"]) == {OTHER.id}
+    assert store.record(TRIAL, finish).finished
+    assert store.results([TRIAL]).keys() == {TRIAL.id}
+    assert store.faults == {}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "device"])
+def test_what_is_no_file_is_neither_followed_nor_waited_for(store, path, tmp_path, kind):
+    target = tmp_path / "target"
+    if kind == "link":
+        store.record(TRIAL, finish)
+        path.rename(target)
+    before = target.read_bytes() if target.exists() else None
+    {
+        "link": lambda: path.symlink_to(target),
+        "dangling": lambda: path.symlink_to(target),
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+    }[kind]()
+    why = "what is there is no file" if kind == "pipe" else "it is a symbolic link, which is not followed"
+    assert store.read(TRIAL) is None
+    assert store.faults == {TRIAL.id: f"{path}: cannot be read: {why}"}
+    assert store.headers() == {}
+    assert len(store.evaluations()) == 0
+    with pytest.raises(StudyError, match=f"cannot be written: {why}"):
+        store.record(TRIAL, finish)
+    assert (target.read_bytes() if target.exists() else None) == before
+
+
+def test_a_probe_does_not_follow_links(store, tmp_path):
+    (tmp_path / "kept").write_text("kept")
+    (store.folder / "trials" / f".{os.getpid()}").symlink_to(tmp_path / "kept")
+    store.open()
+    assert (tmp_path / "kept").read_text() == "kept"
 
 
 def test_figures_that_json_does_not_know_are_refused(store):
@@ -128,8 +234,8 @@ def test_a_file_that_cannot_be_written_is_named(store, path):
     path.mkdir()
     with pytest.raises(StudyError, match=r"\.jsonl cannot be written"):
         store.record(TRIAL, finish)
-    with pytest.raises(StudyError, match=r"\.jsonl cannot be read"):
-        store.read(TRIAL)
+    assert store.read(TRIAL) is None
+    assert store.faults == {TRIAL.id: f"{path}: cannot be read: what is there is no file"}
 
 
 class Full:
@@ -168,19 +274,20 @@ def test_all_evaluations_are_one_table(store):
     for trial, losses in ((TRIAL, (3.0, 2.0)), (OTHER, (1.0,))):
 
         def several(trial, write, losses=losses):
-            write({"record": "trial"})
+            write(header(trial))
             for i, loss in enumerate(losses):
-                more = {"gradient_norm": None} if i else {"val_error": 0.5, "unknown": "text"}
+                more = {"gradient_norm": None, "val_loss": 1.0} if i else {"val_error": 0.5, "val_loss": 1.0}
                 write(
                     {"record": "evaluation", "epoch": i + 0.5, "step": i, "seconds": 1.5, "loss": loss} | more
                 )
-            write({"record": "end", "status": "finished"})
+            write(END)
 
         store.record(trial, several)
     torn = store.folder / "trials" / "torn.jsonl"
     torn.write_text(
-        '{"record": "trial"}\n{"record": "evaluation", "loss": 9.0}\n{"record": "evaluation", "lo'
+        '{"record": "trial", "id": "torn", }\n{"record": "evaluation", "loss": 9}\n{"record": "evalu'
     )
+    (torn.parent / "other.jsonl").write_bytes(store._path(TRIAL.id).read_bytes())
     table = store.evaluations(["loss", "error"])
     assert {*table.columns} == {
         *("id", "epoch", "step", "seconds", "loss", "error", "val_loss", "val_error"),
@@ -215,7 +322,11 @@ def test_what_another_version_left_is_explained(store):
 
 def test_what_another_protocol_left_is_explained(store, path):
     store.record(TRIAL, finish)
-    path.write_text(path.read_text().replace(f'"protocol": {PROTOCOL}', '"protocol": 1'))
+    first, *rest = path.read_text().splitlines(keepends=True)
+    older = json.loads(first.replace(f'"protocol": {PROTOCOL}', '"protocol": 1'))
+    older["id"] = identify(older["specification"])
+    path.with_name(f"{older['id']}.jsonl").write_text("".join([json.dumps(older) + "\n", *rest]))
+    path.unlink()
     assert store.strangers(small()) == [
         f"1 trial here was run by an older thalweg (protocol 1, now {PROTOCOL}): it is kept but not used"
     ]

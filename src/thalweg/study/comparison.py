@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from thalweg.statefile import replaced
 from thalweg.study.contestant import Range
 from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
 from thalweg.study.plan import Known, Plan, Trial
 from thalweg.study.records import Run
+from thalweg.study.shapes import (
+    COUNT,
+    FLAG,
+    INTEGER,
+    NATURAL,
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    Every,
+    matching,
+    maybe,
+    non_empty,
+    one_of,
+    wrong,
+)
 from thalweg.study.store import Store
 
 if TYPE_CHECKING:
@@ -23,6 +38,56 @@ if TYPE_CHECKING:
 Progress: TypeAlias = "Callable[[Any, Run], object]"
 
 FILE = "study.json"
+
+# What it holds, as `Comparison.facts` tells, and one entry; see `_facts` and `Entry`.
+_ENTRY = {
+    "id": matching("[0-9a-f]{16}", "a trial's id"),
+    "contestant": TEXT,
+    "stage": one_of("search", "final", "default"),
+    "hyperparameters": Every(NUMBER),
+    "seed": INTEGER,
+    "until": maybe(NUMBER),
+}
+_SPACE = {"low": NUMBER, "high": NUMBER, "scale": TEXT, "values": [NUMBER]}
+_FILE = {
+    "task": {
+        "name": TEXT,
+        "version": TEXT,
+        "measures": (non_empty("a list of measures"), [{"name": TEXT, "lower_is_better": FLAG}]),
+        "optimum": maybe(NUMBER),
+        "sources": Every(TEXT),
+        "covers": Every(TEXT),
+    },
+    "contestants": (
+        non_empty("a list of contestants"),
+        [
+            {
+                "name": TEXT,
+                "dialect": TEXT,
+                "schedule": maybe(TEXT),
+                "batch_size": NATURAL,
+                "space": Every(_SPACE),
+                "defaults": (Every(NUMBER), {"lr": NUMBER}),
+                "covers": Every(TEXT),
+            }
+        ],
+    ),
+    "settings": NATURAL,
+    "length": Every(POSITIVE),
+    "batch_size": NATURAL,
+    "seeds": [INTEGER],
+    "search_seeds": [INTEGER],
+    "every": maybe(NATURAL),
+    "halving": FLAG,
+    "proposer": TEXT,
+    "saved": NUMBER,
+    "winners": Every(maybe(Every(NUMBER))),
+    "total": COUNT,
+    "complete": FLAG,
+    "varied": maybe({"name": TEXT, "values": Every(NUMBER)}),
+    "notes": [TEXT],
+    "entries": [_ENTRY],
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +117,7 @@ class Comparison:
     Attributes:
         store: the folder and its trials.
         plan: what is to be run; None where the study was opened by its folder alone.
-        facts: the study as `study.json` has it: "task" (name, version, measures, optimum, sources),
+        facts: the study as `study.json` has it: "task" (name, version, measures, optimum, sources, covers),
             "contestants" (name, dialect, schedule, space, defaults, ...), "settings" (how many each
             may try), "length", "batch_size", "seeds", "search_seeds", "halving", "saved" by it, "winners" by
             name, "total" and "complete"; "varied" (the setting's name and each contestant's value, or None);
@@ -117,6 +182,11 @@ class Comparison:
     def strangers(self) -> list[str]:
         """Sentences about trials in the folder that another version of the task or the code left."""
         return self.store.strangers(self.plan) if self.plan else []
+
+    @property
+    def altered(self) -> list[str]:
+        """Sentences about files in the folder that are not as a run leaves them: they are passed over."""
+        return list(self.store.faults.values())
 
     def refresh(self) -> None:
         """Reads what has been added to the folder since, by this process or another.
@@ -224,22 +294,24 @@ class Comparison:
             if stamp == self._stamp:
                 return
             facts = json.loads(path.read_text(encoding="utf-8"))
-            entries = tuple(Entry(**entry) for entry in facts.pop("entries"))
         except FileNotFoundError:
             raise StudyError(f"there is no study in {self.store.folder}: {FILE} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StudyError(f"{path} cannot be read: {error}") from None
+        except OSError as error:
+            raise StudyError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise StudyError(f"{path} cannot be read, it is no JSON: {error}") from None
+        if fault := wrong(facts, _FILE, ""):
+            raise StudyError(f"{path} cannot be read: {fault}")
+        entries = tuple(Entry(**{key: entry[key] for key in _ENTRY}) for entry in facts.pop("entries"))
         self.facts, self.entries, self._stamp = facts, entries, stamp
 
     def _note(self) -> None:
         path = self.store.folder / FILE
         content = self.facts | {"entries": [vars(entry) for entry in self.entries]}
-        fresh = path.with_name(f".{FILE}.{os.getpid()}")
         try:
-            fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            fresh.replace(path)
+            with replaced(path) as file:
+                file.write(json.dumps(content, indent=1).encode())
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise StudyError(f"{path} cannot be written: {error.strerror}") from None
 
 
@@ -253,6 +325,7 @@ def _facts(plan: Plan, known: Known, saved: float) -> dict[str, Any]:
             "measures": [vars(measure) for measure in task.measures],
             "optimum": task.optimum,
             "sources": dict(task.sources),
+            "covers": dict(task.covers),
         },
         "contestants": [
             {
@@ -262,6 +335,7 @@ def _facts(plan: Plan, known: Known, saved: float) -> dict[str, Any]:
                 "batch_size": c.batch_size or plan.batch_size,
                 "space": {key: _range(one) for key, one in c.space.items()},
                 "defaults": dict(c.defaults),
+                "covers": dict(c.covers),
                 **c.identity,
             }
             for c in plan.contestants

@@ -21,7 +21,7 @@ from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from thalweg.rule import Rule
 from thalweg.schedules import Cosine, Polynomial, Schedule, WarmUp, WarmUpStableDecay
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import fingerprint
+from thalweg.study.fingerprint import Fingerprint, examine, fingerprint
 from thalweg.treatments import Chain
 
 # What `Contestant` takes: "adam", "adam+cosine", "sgd@torch", "my_file.py:Mine", a rule, a class or function.
@@ -189,8 +189,16 @@ class Contestant:
             content = (program.formulas, program.formulas_step, program.slots, program.scalar_slots)
             whole = repr((content, self.rule.slots, self.rule.guarded))
             return {"rule": self.rule.name, "source": hashlib.sha256(whole.encode()).hexdigest()[:16]}
-        assert self.factory is not None, "either a rule or a factory"
-        return {"factory": _name_of(self.factory), "source": fingerprint(self.factory)}
+        return {"factory": _name_of(self.factory), "source": self._made_of.text}
+
+    @property
+    def covers(self) -> Mapping[str, str]:
+        """What counts of a factory: the user's modules, with a hash of each; of a rule nothing."""
+        return {} if self.rule else self._made_of.covers
+
+    @cached_property
+    def _made_of(self) -> Fingerprint:
+        return examine({"optimizer": self.factory})
 
     def specification(self, hyperparameters: Mapping[str, float]) -> dict[str, Any]:
         """All hyperparameters at one point, as JSON has them; a schedule by its own description."""

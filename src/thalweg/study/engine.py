@@ -154,7 +154,9 @@ class Engine:
                 for key, records in each(_collect, claims()):
                     write_all(held[key][1], records)
                     release(key)
-                    yield key, store.read(key)
+                    if (run := store.read(key)) is None:
+                        raise StudyError(f"a worker's records are not as they should be: {store.faults[key]}")
+                    yield key, run
         except StudyError:
             raise
         except Exception as error:  # a trial's own failures are records: this is the cluster's

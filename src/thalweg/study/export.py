@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from thalweg.statefile import replaced
 from thalweg.study.comparison import Comparison
 from thalweg.study.errors import StudyError
 
@@ -30,17 +31,18 @@ def write(study: Comparison, path: str | Path, evaluations: bool = False) -> Non
         StudyError: another ending, or the file cannot be written.
     """
     path = Path(path)
-    writers: dict[str, Callable[[polars.DataFrame], object]] = {
-        ".parquet": lambda found: found.write_parquet(path),
-        ".csv": lambda found: found.write_csv(path),
+    writers: dict[str, Callable[[polars.DataFrame, BinaryIO], object]] = {
+        ".parquet": lambda found, file: found.write_parquet(file),
+        ".csv": lambda found, file: found.write_csv(file),
     }
     if path.suffix.lower() not in writers:
         raise StudyError(f"{path}: its ending tells its kind, and is {' or '.join(writers)}")
     found = table(study, evaluations)
     try:
-        writers[path.suffix.lower()](found)
+        with replaced(path) as file:
+            writers[path.suffix.lower()](found, file)
     except OSError as error:
-        why, _, _ = str(error).partition(" (os error")
+        why, _, _ = str(error.strerror or error).partition(" (os error")
         raise StudyError(f"{path} cannot be written: {why}") from None
 
 

@@ -6,8 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -76,14 +75,14 @@ def together(pictures: Sequence[Chart], looks: Mapping[str, Look], title: str) -
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture; the file's ending chooses the format.
+def save(figure: Figure, file: BinaryIO, kind: str) -> None:
+    """Writes a picture of a kind: "png" or "svg".
 
     Raises:
         OSError: it cannot be written.
     """
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def svg(chart: Chart, looks: Mapping[str, Look], variables: Mapping[str, str]) -> str:

@@ -14,14 +14,13 @@ difference, and nothing is run twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thalweg.errors import nearest
 from thalweg.rule import Rule
@@ -29,12 +28,10 @@ from thalweg.study import proposers
 from thalweg.study.contestant import Contestant, Optimizer, Setting
 from thalweg.study.errors import StudyError
 from thalweg.study.proposers import Point, Tried
+from thalweg.study.records import Run, identify
 from thalweg.study.task import Task
 from thalweg.study.vary import Varied
 from thalweg.study.vary import contestants as variants
-
-if TYPE_CHECKING:
-    from thalweg.study.records import Run
 
 CLASSICAL = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamax", "nadam")
 
@@ -148,13 +145,8 @@ class Trial:
 
     @cached_property
     def id(self) -> str:
-        """Hash of what decides the outcome: names do not, and a default that wins is not run twice."""
-        content: dict[str, Any] = self.specification | {
-            "contestant": self.contestant.identity,
-            "dialect": None,
-            "stage": self.stage == "search",  # whether test data stays unseen
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of what decides the outcome; see `records.identify`."""
+        return identify(self.specification)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from thalweg.statefile import replaced
 from thalweg.study import advice, charts, figures, interactive, tables, words
 from thalweg.study.charts import Chart, Look
 from thalweg.study.errors import StudyError
@@ -128,16 +129,17 @@ def write(folder: Path, *findings: Findings) -> Written:
     report = _report(findings)
     written = Written(*(folder / n for n in ("report.html", "curves.png", "curves.svg", "summary.md")))
     picture = lru_cache(partial(_picture, report))
-    steps: tuple[Callable[[Path], object], ...] = (
-        lambda path: path.write_text(_html(report), encoding="utf-8"),
-        lambda path: figures.save(picture(), path),
-        lambda path: figures.save(picture(), path),
-        lambda path: path.write_text(_markdown(report), encoding="utf-8"),
+    steps: tuple[Callable[[BinaryIO], object], ...] = (
+        lambda file: file.write(_html(report).encode()),
+        lambda file: figures.save(picture(), file, "png"),
+        lambda file: figures.save(picture(), file, "svg"),
+        lambda file: file.write(_markdown(report).encode()),
     )
     for path, step in zip(written, steps, strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            step(path)
+            with replaced(path) as file:
+                step(file)
         except OSError as error:
             raise StudyError(f"{path} cannot be written: {error.strerror}") from None
     return written
@@ -233,7 +235,7 @@ def _settings(findings: Findings) -> dict[str, str]:
     environments = [run.header["environment"] for s in findings.summaries for run in s.runs]
     versions = {
         name: ", ".join(sorted({str(found.get(name, "unknown")) for found in environments}))
-        for name in (environments[0] if environments else ())
+        for name in dict.fromkeys(name for found in environments for name in found)
         if name != "host"  # a report is passed on: whose machine it was is nobody's business
     }
     stopping = ", losing settings stopped early" if facts["halving"] else ""
@@ -243,6 +245,7 @@ def _settings(findings: Findings) -> dict[str, str]:
     )
     return {
         "task": f"{task['name']} (version {task['version']})",
+        **({"the version covers": ", ".join(task["covers"])} if task["covers"] else {}),
         **{f"data: {name}": source for name, source in task["sources"].items()},
         "length of a run": ", ".join(f"{amount:g} {unit}" for unit, amount in facts["length"].items()),
         "batch size": f"{facts['batch_size']}",
@@ -251,6 +254,11 @@ def _settings(findings: Findings) -> dict[str, str]:
         "training runs": f"{findings.study.done} of {findings.study.total}",
         **versions,
         **{s.name: _space(s.facts) for s in findings.summaries},
+        **{
+            f"the code of {s.name} covers": ", ".join(s.facts["covers"])
+            for s in findings.summaries
+            if s.facts["covers"]
+        },
     }
 
 

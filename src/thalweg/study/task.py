@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,11 @@ import numpy as np
 
 from thalweg.errors import nearest
 from thalweg.study import data as sources_of
+from thalweg.study import opened
 from thalweg.study.data import SPLIT, Data, Part
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import fingerprint, is_library
+from thalweg.study.fingerprint import Fingerprint, examine
+from thalweg.study.libraries import is_library
 from thalweg.study.measure import LOSS, Measure, Metric
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ class Task:
         seed: the first trial seed; the others count up from it.
         optimum: the lowest training loss there is, where it is known.
         sources: where the data come from, by name, for the report.
+        covers: what the version says, where it is a fingerprint: each part, and each module and file of the
+            user's, with a hash of it.
+        frameworks: what trains the model: modules whose versions a trial notes; of Keras its back end's too.
     """
 
     name: str
@@ -54,6 +60,8 @@ class Task:
     seed: int = 0
     optimum: float | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    covers: Mapping[str, str] = field(default_factory=dict)
+    frameworks: tuple[str, ...] = ("torch",)
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -100,14 +108,13 @@ class Task:
 
         _check_factory(model)
         found = gather(data, split, split_seed)
-        figures = measures.figures_of(metrics)
-        version = values.pop("version", None)
-        if version is None:
-            with streams(0):
-                version = fingerprint(model, measures.loss_of(loss), figures, found, sample(found))
+        figures, loss = measures.figures_of(metrics), measures.loss_of(loss)
+        with streams(0):
+            made = _fingerprint(values, model, loss, figures, lambda: (found, sample(found)))
         size = values.setdefault("batch_size", 32)
-        learner = TorchTraining(f"{name} {version}", model, found, measures.loss_of(loss), figures, size)
-        return Task(name, version, learner, (LOSS, *(figure.measure for figure in figures)), **values)
+        learner = TorchTraining(f"{name} {made.text}", model, found, loss, figures, size)
+        all_ = LOSS, *(figure.measure for figure in figures)
+        return Task(name, made.text, learner, all_, covers=made.covers, **values)
 
     @staticmethod
     def from_keras(
@@ -138,14 +145,16 @@ class Task:
         Raises:
             StudyError: as `from_torch`.
         """
-        from thalweg.study.learners.keras import KerasTraining, loss_of, metrics_of
+        from thalweg.study.learners.keras import KerasTraining, loss_of, metrics_of, streams
 
         _check_factory(model)
         found = sources_of.gather(data, split, split_seed)
         loss, wanted = loss_of(loss), metrics_of(metrics)
-        version = values.pop("version", None) or fingerprint(model, loss, wanted, found)
-        learner = KerasTraining(f"{name} {version}", model, found, loss, wanted)
-        return Task(name, version, learner, (LOSS, *(metric.measure for metric in wanted)), **values)
+        with streams(0):
+            made = _fingerprint(values, model, loss, wanted, lambda: found)
+        learner = KerasTraining(f"{name} {made.text}", model, found, loss, wanted)
+        all_ = LOSS, *(metric.measure for metric in wanted)
+        return Task(name, made.text, learner, all_, covers=made.covers, frameworks=("keras",), **values)
 
     @staticmethod
     def from_arrays(
@@ -198,6 +207,19 @@ class Task:
         loss, metrics = ("mse", ["mae"]) if kind == "regression" else ("cross_entropy", ["accuracy"])
         factory = partial(make, found.train.inputs.shape[1], outputs)
         return Task.from_torch(name, factory, found, loss, metrics, **values)
+
+
+def _fingerprint(
+    values: dict[str, Any], model: Callable[[], Any], loss: Any, metrics: Any, data: Callable[[], Any]
+) -> Fingerprint:
+    """The version that the user gives, taken from the values; else that of all parts and what they read."""
+    if given := values.pop("version", None):
+        return Fingerprint(given, {})
+    with opened.watched() as files:
+        found = data()
+        with suppress(Exception):  # it may want a device that trials alone have; they will say what is wrong
+            model()
+    return examine({"model": model, "loss": loss, "metrics": metrics, "data": found}, files)
 
 
 def _check_factory(model: Any) -> None:
@@ -304,7 +326,19 @@ class _FromFile:
 @functools.lru_cache(maxsize=1)
 def _task_of(path: Path, attribute: str, changed: int) -> Task:
     """The task in a file, made once as long as the file is unchanged."""
-    module = run_file(path, changed)
+    with opened.watched() as files:
+        module, read = run_file(path, changed)
+        found = _made(module, path, attribute)
+    content = opened.contents(files | read) if found.covers else []
+    if not content:
+        return found
+    # What was read on the way may have gone into anything.
+    digest = hashlib.sha256(repr((found.version, content)).encode()).hexdigest()[:16]
+    covers = {**found.covers, **{name: hash_[:16] for name, hash_ in content}}
+    return dataclasses.replace(found, version=digest, covers=covers)
+
+
+def _made(module: types.ModuleType, path: Path, attribute: str) -> Task:
     found = getattr(module, attribute, None)
     if found is None:
         known = [name for name, value in vars(module).items() if isinstance(value, Task) or callable(value)]
@@ -322,8 +356,8 @@ def _task_of(path: Path, attribute: str, changed: int) -> Task:
 
 
 @functools.lru_cache(maxsize=1)
-def run_file(path: Path, changed: int) -> types.ModuleType:
-    """A Python file as a module, run once as long as it is unchanged.
+def run_file(path: Path, changed: int) -> tuple[types.ModuleType, set[str]]:
+    """A Python file as a module, run once as long as it is unchanged, and the files that it read.
 
     Args:
         path: absolute.
@@ -341,12 +375,13 @@ def run_file(path: Path, changed: int) -> types.ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # as `python my_task.py` would: it may import its neighbours
     try:
-        spec.loader.exec_module(module)
+        with opened.watched() as files:
+            spec.loader.exec_module(module)
     except StudyError:
         raise
     except Exception as error:
         raise StudyError(f"{path.name} failed: {_told(error)}") from error
-    return module
+    return module, files
 
 
 def _told(error: Exception) -> str:

@@ -3,9 +3,9 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -100,22 +100,45 @@ def header(trial: Trial) -> Record:
         "record": "trial",
         "id": trial.id,
         "specification": trial.specification,
-        "environment": environment(),
+        "covers": {"task": dict(trial.task.covers), "contestant": dict(trial.contestant.covers)},
+        "environment": environment(trial.task),
     }
 
 
-def environment() -> Record:
-    """What the trial runs on."""
+def environment(task: Task) -> Record:
+    """What a task's trials run on: versions of what trains, and the machine."""
+    frameworks = list(task.frameworks)
+    if "keras" in frameworks:
+        from thalweg.study.learners.keras import backend
+
+        frameworks.append(backend())
     return {
         "thalweg": thalweg.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "torch": version("torch"),
+        **{name: str(import_module(name).__version__) for name in frameworks},
         "machine": f"{platform.system()} {platform.machine()}",
         "host": platform.node(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": _device(frameworks),
         "threads": torch.get_num_threads(),
     }
+
+
+def _device(frameworks: Sequence[str]) -> str:
+    """What the last of these computes on, by the name that its maker gives it."""
+    found = "cpu"
+    if frameworks[-1:] == ["jax"]:
+        import jax
+
+        found = jax.devices()[0].device_kind
+    elif frameworks[-1:] == ["tensorflow"]:
+        import tensorflow
+
+        for device in tensorflow.config.list_physical_devices("GPU")[:1]:
+            found = tensorflow.config.experimental.get_device_details(device).get("device_name", device.name)
+    elif torch.cuda.is_available():
+        found = torch.cuda.get_device_name()
+    return str(found)
 
 
 def total_steps(trial: Trial) -> int | None:

@@ -354,6 +354,11 @@ def _norm(arrays: Iterable[Any]) -> float:
     return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
 
 
+def backend() -> str:
+    """What Keras runs on: the name of a module."""
+    return str(keras.backend.backend())
+
+
 def streams(seed: int) -> Streams:
     """Random streams from a seed: Keras draws its seeds from Python's, its torch back end from torch's."""
     if "torch" not in sys.modules:
