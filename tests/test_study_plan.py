@@ -444,7 +444,7 @@ def test_what_cannot_be_planned_is_refused(values, message):
     [
         ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"steps": 1.5}, "steps must be at least 1, got 1.5"),
+        ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
         ({"seconds": 0}, "above 0"),
         ({"seconds": math.inf}, "above 0"),
         ({"epochs": 1, "steps": 1}, "given twice"),

@@ -27,7 +27,7 @@ def header(trial):
 def finish(trial, write, status="finished"):
     write(header(trial))
     write(EVALUATION)
-    write(END | {"status": status})
+    write(END | {"status": status} | ({} if status == "finished" else {"reason": "by hand"}))
 
 
 def refuse(trial, write):

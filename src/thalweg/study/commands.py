@@ -15,6 +15,7 @@ from thalweg.study.thumb import FEATURES
 
 if TYPE_CHECKING:
     from thalweg.study.advice import Advice
+    from thalweg.study.study import Study
     from thalweg.study.trackers import Tracker
 
 # Whatever studies import beyond the core: the modules of the extra `study`.
@@ -46,13 +47,12 @@ def advise(arguments: argparse.Namespace) -> int:
         raise Wrong("--default names an optimizer of a study; give its folder")
     _need_extra()
     from thalweg.study.advice import rules_of_thumb
-    from thalweg.study.study import Study
 
     if features:
         print("Rules of thumb from the literature; nothing was measured on your problem:\n")
         _say(rules_of_thumb(features))
         return 0
-    studies = [Study.open(folder) for folder in arguments.folders]
+    studies = [_opened(folder) for folder in arguments.folders]
     found = [study.advice(arguments.default) for study in studies]
     for i, (study, advice) in enumerate(zip(studies, found, strict=True)):
         if len(studies) > 1:
@@ -85,7 +85,7 @@ def compare(arguments: argparse.Namespace) -> int:
         f"{planned.task.name}: {'up to ' if planned.searching and not study.complete else ''}{study.total} "
         f"training runs of {planned.length}" + (f", {study.done} of them done before" if study.done else "")
     )
-    for sentence in study.strangers:
+    for sentence in (*study.strangers, *(f"Not as it was left, so run anew: {one}" for one in study.altered)):
         console.print(sentence, markup=False)
     if trackers and study.done:
         console.print("What was done before is not logged again.")
@@ -111,9 +111,7 @@ def compare(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     """Write a study's trials as one table, .parquet or .csv."""
     _need_extra()
-    from thalweg.study.study import Study
-
-    Study.open(arguments.folder).export(arguments.out, arguments.evaluations)
+    _opened(arguments.folder).export(arguments.out, arguments.evaluations)
     print(arguments.out)
     return 0
 
@@ -124,9 +122,8 @@ def report(arguments: argparse.Namespace) -> int:
         raise Wrong("a report of several studies belongs to none of them: say where with --out")
     _need_extra()
     from thalweg.study.report import write
-    from thalweg.study.study import Study
 
-    findings = [Study.open(folder).findings() for folder in arguments.folders]
+    findings = [_opened(folder).findings() for folder in arguments.folders]
     out = arguments.out or arguments.folders[0]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -141,10 +138,9 @@ def watch(arguments: argparse.Namespace) -> int:
     """Show how far a study is that another process runs."""
     _need_extra()
     from thalweg.study import terminal, words
-    from thalweg.study.study import Study
 
     console = terminal.Screen()
-    study = Study.open(arguments.folder)
+    study = _opened(arguments.folder)
     left = None
     if not arguments.once:
         try:
@@ -272,6 +268,16 @@ def _need_extra() -> None:
     absent = [module for module in STUDY if find_spec(module) is None]
     if absent:
         raise Wrong(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
+
+
+def _opened(folder: Path) -> Study:
+    """A study by its folder; what in it is not as a run left it is named, and passed over."""
+    from thalweg.study.study import Study
+
+    study = Study.open(folder)
+    for sentence in study.altered:
+        complain(f"Not as it was left, so passed over: {sentence}")
+    return study
 
 
 def _budget(kind: Any, base: Any, given: dict[str, Any]) -> Any:

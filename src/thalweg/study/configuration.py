@@ -8,9 +8,42 @@ from thalweg.errors import nearest
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.plan import Budget
+from thalweg.study.shapes import (
+    FLAG,
+    NATURAL,
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    Every,
+    Kind,
+    Optional,
+    non_empty,
+    within,
+    wrong,
+)
 
-_CONTESTANT = ("optimizer", "dialect", "schedule", "space", "fixed", "batch_size")
-_OPTIONS = ("dialect", "seeds", "search_seeds", "batch_size", "every", "halving", "proposer", "defaults")
+_OPTIONS = {
+    "dialect": TEXT,
+    "seeds": NATURAL,
+    "search_seeds": NATURAL,
+    "batch_size": NATURAL,
+    "every": NATURAL,
+    "halving": FLAG,
+    "proposer": TEXT,
+    "defaults": FLAG,
+}
+_BUDGET = {"trials": NATURAL, "epochs": NATURAL, "steps": NATURAL, "seconds": POSITIVE}
+_TABLE = Every(Kind("anything", lambda value: True))
+_FIXED = Kind("a number, or true or false", lambda value: NUMBER.passes(value) or FLAG.passes(value))
+_SPACE = {"low": NUMBER, "high": NUMBER, "values": (non_empty("a list of numbers"), [NUMBER])}
+_CONTESTANT = {
+    "optimizer": TEXT,
+    "dialect": TEXT,
+    "schedule": TEXT,
+    "space": Every(_TABLE),
+    "fixed": Every(_FIXED),
+    "batch_size": NATURAL,
+}
 
 
 def from_toml(path: str | Path) -> dict[str, Any]:
@@ -42,15 +75,21 @@ def from_toml(path: str | Path) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"{path} is no TOML: {error}") from None
-    _known(path, "", found, (*_OPTIONS, "budget", "optimizers"))
+    try:
+        return _arguments(path, found)
+    except (StudyError, ValueError, TypeError) as error:
+        raise StudyError(f"{path}: {error}") from None
+
+
+def _arguments(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    _check("", found, _OPTIONS | {"budget": _TABLE, "optimizers": _TABLE})
     arguments = {key: found[key] for key in _OPTIONS if key in found}
     if "budget" in found:
-        _known(path, "budget", found["budget"], ("trials", "epochs", "steps", "seconds"))
+        _check("budget", found["budget"], _BUDGET)
         arguments["budget"] = Budget(**found["budget"])
     if "optimizers" in found:
-        _table(path, "optimizers", found["optimizers"])
         arguments["optimizers"] = [
             _contestant(path, name, table, found.get("dialect", "keras"))
             for name, table in found["optimizers"].items()
@@ -59,40 +98,35 @@ def from_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _contestant(path: Path, name: str, table: Any, dialect: str) -> Contestant:
-    where = f"optimizers.{name}"
-    _known(path, where, table, _CONTESTANT)
+    where = within("optimizers", name)
+    _check(where, table, _CONTESTANT)
     given = {"dialect": dialect} | table
     optimizer = given.pop("optimizer", name)
     if "optimizer" in table:
         given["name"] = name
     if ".py:" in optimizer:
         optimizer = str(path.parent / optimizer)
-    for part in ("space", "fixed"):
-        _table(path, f"{where}.{part}", given.get(part, {}))
     given["space"] = {
-        key: _space(path, f"{where}.space.{key}", asked) for key, asked in given.get("space", {}).items()
+        key: _space(within(f"{where}.space", key), asked) for key, asked in given.get("space", {}).items()
     }
     return Contestant(optimizer, **given)
 
 
-def _space(path: Path, where: str, asked: Any) -> Any:
-    _known(path, where, asked, ("low", "high", "values"))
+def _space(where: str, asked: Any) -> Any:
+    _check(where, asked, _SPACE)
     if not asked:
         return None
     if asked.keys() == {"values"}:
         return asked["values"]
     if asked.keys() == {"low", "high"}:
         return asked["low"], asked["high"]
-    raise StudyError(f"{path}: {where} has low and high, or values, or nothing; got {', '.join(asked)}")
+    raise StudyError(f"{where} has low and high, or values, or nothing; got {', '.join(asked)}")
 
 
-def _table(path: Path, where: str, table: Any) -> None:
-    if not isinstance(table, dict):
-        raise StudyError(f"{path}: {where} is a table, got {table!r}")
-
-
-def _known(path: Path, where: str, table: Any, known: tuple[str, ...]) -> None:
-    _table(path, where, table)
-    for key in table:
-        if key not in known:
-            raise StudyError(f"{path}: {where or 'the file'} has no entry {key!r}; {nearest(key, known)}")
+def _check(where: str, table: Any, shapes: dict[str, Any]) -> None:
+    """A table has none but these entries, each of its shape."""
+    for key in table if isinstance(table, dict) else ():
+        if key not in shapes:
+            raise StudyError(f"{where or 'the file'} has no entry {key!r}; {nearest(key, shapes)}")
+    if fault := wrong(table, {key: Optional(shape) for key, shape in shapes.items()}, where):
+        raise StudyError(fault)

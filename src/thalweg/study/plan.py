@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from thalweg.study.contestant import Contestant, Optimizer, Setting
 from thalweg.study.errors import StudyError
 from thalweg.study.proposers import Point, Tried
 from thalweg.study.records import Run, identify
+from thalweg.study.shapes import POSITIVE
 from thalweg.study.task import Task
 from thalweg.study.vary import Varied
 from thalweg.study.vary import contestants as variants
@@ -43,6 +45,9 @@ TRIALS = 12
 
 # A loss beyond it counts as diverged.
 BOUND = 1e8
+
+# More settings, or final seeds, than this are a slip of the hand.
+MOST = 10_000
 
 # Final seeds begin so far above the first search seed.
 FRESH = 1000
@@ -71,10 +76,11 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "epochs", "steps"):
+        at_least_one("the number of trials", self.trials, MOST)
+        for name in ("epochs", "steps"):
             at_least_one(f"the number of {name}", getattr(self, name))
-        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
-            raise StudyError(f"the seconds of a trial must be above 0, got {self.seconds}")
+        if self.seconds is not None and not POSITIVE.passes(self.seconds):
+            raise StudyError(f"the seconds of a trial must be {POSITIVE.words}, got {self.seconds!r}")
         given = [name for name in ("epochs", "steps", "seconds") if getattr(self, name) is not None]
         if len(given) > 1:
             raise StudyError(f"a trial's length is given twice, in {given[0]} and in {given[1]}")
@@ -373,6 +379,8 @@ def make(
     if tune and not any(key in contestant.space for key in tune for contestant in found.values()):
         known = {key for contestant in found.values() for key in contestant.defaults}
         raise StudyError(f"no optimizer has a hyperparameter {tune[0]!r}; {nearest(tune[0], sorted(known))}")
+    at_least_one("the number of seeds", seeds, MOST)
+    at_least_one("the number of search seeds", search_seeds, FRESH)
     if isinstance(budget, int):
         budget = Budget(trials=budget)
     budget = budget or Budget()
@@ -395,10 +403,16 @@ def make(
     return plan
 
 
-def at_least_one(name: str, value: int | None) -> None:
-    """Refuses a count below one, or one that is no whole number."""
-    if value is not None and (not isinstance(value, int) or value < 1):
+def at_least_one(name: str, value: int | None, most: int = 10**9) -> None:
+    """Refuses a count below one, or beyond all reason, or one that is no whole number."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise StudyError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
         raise StudyError(f"{name} must be at least 1, got {value}")
+    if value > most:
+        raise StudyError(f"{name} must be at most {most}, got {reprlib.repr(value)}")
 
 
 def _contestant(
@@ -440,11 +454,7 @@ def _essence(contestant: Contestant) -> tuple[Any, ...]:
 def _check(plan: Plan) -> None:
     at_least_one("the number of optimizers", len(plan.contestants))
     at_least_one("the batch size", plan.batch_size)
-    at_least_one("the number of seeds", len(plan.seeds))
-    at_least_one("the number of search seeds", len(plan.search_seeds))
     at_least_one("the number of steps between evaluations", plan.every)
-    if len(plan.search_seeds) > FRESH:
-        raise StudyError(f"the number of search seeds must be at most {FRESH}, got {len(plan.search_seeds)}")
     proposers.get(plan.proposer)
     if plan.halving and plan.length.unit == "epochs" and plan.length.amount < 2:
         raise StudyError("successive halving looks at trials on their way, so they need at least 2 epochs")

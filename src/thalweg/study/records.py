@@ -135,6 +135,8 @@ def _check_header(header: Record, key: str) -> None:
 
 def _check_end(end: Record, evaluations: tuple[Record, ...], number: int) -> None:
     _expect(end, _END, number)
+    if end["status"] != "finished":
+        _expect(end, {"reason": TEXT}, number)
     if end["status"] in ("finished", "stopped"):
         _expect(end, _THROUGH, number)
         if not evaluations:

@@ -54,7 +54,7 @@ def wrong(value: Any, shape: Any, where: str) -> str | None:
     elif not isinstance(value, dict):
         return f"{where or 'it'} is {reprlib.repr(value)}, not a table"
     elif isinstance(shape, Every):
-        faults = (wrong(each, shape.shape, _within(where, key)) for key, each in value.items())
+        faults = (wrong(each, shape.shape, within(where, key)) for key, each in value.items())
     else:
         faults = (_entry(value, key, one, where) for key, one in shape.items())
     return next(filter(None, faults), None)
@@ -62,11 +62,13 @@ def wrong(value: Any, shape: Any, where: str) -> str | None:
 
 def _entry(table: dict[str, Any], key: str, shape: Any, where: str) -> str | None:
     if key in table:
-        return wrong(table[key], shape.shape if isinstance(shape, Optional) else shape, _within(where, key))
+        return wrong(table[key], shape.shape if isinstance(shape, Optional) else shape, within(where, key))
     return None if isinstance(shape, Optional) else f"{where or 'it'} has no {key}"
 
 
-def _within(where: str, key: str) -> str:
+def within(where: str, key: str) -> str:
+    """The name of an entry of a table: "optimizers.adam"."""
+    key = key if key.isprintable() else repr(key)
     return f"{where}.{key}" if where else key
 
 

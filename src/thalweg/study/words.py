@@ -81,6 +81,9 @@ def notes(findings: Findings) -> list[str]:
         if counts:
             each = ", ".join(f"{name} {count}" for name, count in counts.items())
             found.append(f"{sum(counts.values())} of {runs} runs {happened}: {each}.")
+    if altered := len(study.altered):
+        what = "files in the folder are" if altered > 1 else "file in the folder is"
+        found.append(f"{altered} {what} not as a run left it, and passed over.")
     reasons = {
         run.end["reason"] for s in findings.summaries for run in s.runs if run.end["status"] == "crashed"
     }
