@@ -221,7 +221,7 @@ def test_a_probe_does_not_follow_links(store, tmp_path):
 
 def test_figures_that_json_does_not_know_are_refused(store):
     with pytest.raises(ValueError, match="JSON"):
-        store.record(TRIAL, lambda trial, write: write({"loss": float("nan")}))
+        store.record(TRIAL, lambda trial, write: write({"record": "evaluation", "loss": float("nan")}))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

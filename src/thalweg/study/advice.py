@@ -328,16 +328,18 @@ def _reason(summary: Summary) -> str:
 def _seeds(findings: Findings) -> tuple[str, str, int, float] | None:
     """Whom more seeds could tell from the leader soonest, the leader, how many seeds, and the spread."""
     leader = findings.leader
-    if leader is None or leader.final is None or findings.seeds < 3 or not findings.relative:
+    first = leader and findings.best(leader)
+    if not leader or not leader.final or not first or findings.seeds < 3 or not findings.relative:
         return None
-    best = np.log(leader.final.losses("test_loss"))
+    best = np.log(first.losses("test_loss"))
     each = 1 - 0.025 / (len(findings.summaries) - 1)
     sure = float(special.ndtri(each) + special.ndtri(POWER))
     found: list[tuple[str, str, int, float]] = []
     for other in findings.tied:
-        if other is leader or other.final is None:
+        second = findings.best(other)
+        if other is leader or other.final is None or second is None:
             continue
-        apart = np.log(other.final.losses("test_loss")) - best
+        apart = np.log(second.losses("test_loss")) - best
         if not np.isfinite(apart).all() or apart.mean() <= 0:
             continue
         spread = float(apart.std(ddof=1))

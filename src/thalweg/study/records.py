@@ -87,15 +87,29 @@ def parse(content: bytes, key: str) -> Run | None:
     records = [_record(line, number) for number, line in enumerate(lines, 1)]
     if records:
         _check_header(records[0], key)
+    before: Record = dict.fromkeys(_PLACE, 0)
     for number, record in enumerate(records[1:], 2):
         if record["record"] == "end" and number == len(records) and not torn:
             evaluations = tuple(records[1:-1])
             _check_end(record, evaluations, number)
+            given = record.pop("checksum", None)
+            if given != checksum(content[: -len(lines[-1]) - 1], record):
+                raise AlteredError(
+                    f"lines 1 to {number} are not those that were written: their checksum differs"
+                )
             return Run(records[0], evaluations, record)
         if record["record"] != "evaluation":
             raise AlteredError(f"line {number} is no evaluation, but others follow")
         _expect(record, _PLACE, number)
+        if fallen := [name for name in _PLACE if record[name] < before[name]]:
+            raise AlteredError(f"line {number}: evaluation.{fallen[0]} is less than before")
+        before = record
     return None
+
+
+def checksum(content: bytes, end: Record) -> str:
+    """What the closing record says of all lines before it, and of itself."""
+    return hashlib.sha256(content + json.dumps(end).encode()).hexdigest()[:16]
 
 
 def parse_header(content: bytes, key: str) -> Record:
@@ -146,7 +160,7 @@ def _check_end(end: Record, evaluations: tuple[Record, ...], number: int) -> Non
 
 def _expect(record: Record, shape: Any, number: int) -> None:
     """An entry is as the shape says, and whatever else evaluations and ends have is a figure."""
-    named = {*_HEADER, *_END, "record", "id"}
+    named = {*_HEADER, *_END, "record", "id", "checksum"}
     figures = {key: value for key, value in record.items() if key not in named}
     if fault := wrong(record, shape, record["record"]) or wrong(figures, Every(_FIGURE), record["record"]):
         raise AlteredError(f"line {number}: {fault}")

@@ -52,11 +52,18 @@ class Setting:
     Attributes:
         hyperparameters: every one's number, defaults too.
         chosen: those that differ from the contestant's defaults.
+        seeds: each run's.
     """
 
     hyperparameters: Mapping[str, float]
     chosen: Mapping[str, float]
     runs: tuple[Run, ...]
+    seeds: tuple[int, ...]
+
+    def at(self, seeds: Sequence[int]) -> Setting:
+        """The same with the runs from these seeds alone, in their order."""
+        by_seed = dict(zip(self.seeds, self.runs, strict=True))
+        return replace(self, runs=tuple(by_seed[seed] for seed in seeds), seeds=tuple(seeds))
 
     @property
     def lr(self) -> float:
@@ -123,9 +130,11 @@ class Setting:
 
         None where runs are missing or failed, or a loss is not positive.
         """
+        if self.seeds != other.seeds:
+            return None
         mine, theirs = self.losses("test_loss"), other.losses("test_loss")
         both = np.concatenate([mine, theirs])
-        if len(mine) != len(theirs) or not np.isfinite(both).all() or both.min() <= 0:
+        if not np.isfinite(both).all() or both.min() <= 0:
             return None
         return resampling.ratio(mine, theirs)
 
@@ -193,9 +202,13 @@ class Summary:
 
     @property
     def sweep(self) -> tuple[Setting, ...]:
-        """Settings that differ in their learning rate alone, by rate: those of the search's first part."""
+        """Settings that differ in their learning rate alone, by rate: those of the search's first part.
+
+        While some of their runs are missing, at the seeds that all of them have.
+        """
         alone = [s for s in self.search if s.chosen.keys() <= {"lr"}]
-        return tuple(sorted(alone, key=lambda s: s.lr))
+        shared = _shared(alone)
+        return tuple(sorted((s.at(shared) for s in alone), key=lambda s: s.lr)) if shared else ()
 
     @property
     def on_edge(self) -> bool:
@@ -238,6 +251,8 @@ class Findings:
     Attributes:
         study: whose they are.
         summaries: its contestants, best first.
+        bests: each one's best setting at the seeds that all have, in the same order; None where none went
+            through. Seeds differ while some are still searched: then as many runs as all have.
         figure: what they are ranked by: "test_loss", or "val_loss" while finals are missing.
         standings: each beside the first; None where nothing went through.
         relative: whether losses are compared by their ratio: all that there are, are positive.
@@ -245,6 +260,7 @@ class Findings:
 
     study: Comparison
     summaries: tuple[Summary, ...]
+    bests: tuple[Setting | None, ...]
     figure: str
     standings: Standings | None
     relative: bool = False
@@ -266,15 +282,19 @@ class Findings:
 
     @property
     def seeds(self) -> int:
-        """How many seeds each final setting has run from."""
-        return len(self.leader.best.runs) if self.leader and self.leader.best else 0
+        """How many seeds the contestants are compared at."""
+        return len(self.bests[0].runs) if self.leader and self.bests[0] else 0
+
+    def best(self, summary: Summary) -> Setting | None:
+        """A contestant's, of `bests`."""
+        return self.bests[self.summaries.index(summary)]
 
     @cached_property
     def verdicts(self) -> Mapping[str, str]:
         """By name: "best", "tie" with it, "worse", or "failed" where no setting went through."""
         found = {}
         for i, summary in enumerate(self.summaries):
-            if self.standings is None or not np.isfinite(np.median(_values(summary, self.figure, 1))):
+            if self.standings is None or not np.isfinite(np.median(self._losses(summary))):
                 found[summary.name] = "failed"
             elif i == self.standings.leader:
                 found[summary.name] = "best"
@@ -306,8 +326,11 @@ class Findings:
 
     def beats(self, a: Summary, b: Summary) -> Interval | None:
         """How probable it is that one is better than the other from the same seed."""
-        x, y = (_values(s, self.figure, self.seeds) for s in (a, b))
+        x, y = (self._losses(s) for s in (a, b))
         return resampling.beats(x, y) if self.seeds else None
+
+    def _losses(self, summary: Summary) -> FloatArray:
+        return _values(self.best(summary), self.figure, self.seeds)
 
     @cached_property
     def target(self) -> float | None:
@@ -332,13 +355,22 @@ def find(study: Comparison) -> Findings:
     finals = [s.final for s in summaries if s.best]
     figure = "test_loss" if study.complete or (finals and all(finals)) else "val_loss"
     some = [s for s in summaries if s.best]
-    seeds = min((len(s.best.runs) for s in some if s.best), default=0)
     if not some:
-        return Findings(study, tuple(summaries), figure, None)
-    order = sorted(summaries, key=lambda s: (float(np.median(_values(s, figure, seeds))), s.failed))
-    table = np.array([_values(s, figure, seeds) for s in order])
+        return Findings(study, tuple(summaries), (None,) * len(summaries), figure, None)
+    shared = _shared([s.best for s in some if s.best])
+    count = len(shared) or min(len(s.best.runs) for s in some if s.best)
+    bests = {s.name: s.best and s.best.at(shared or s.best.seeds[:count]) for s in summaries}
+    losses = {name: _values(best, figure, count) for name, best in bests.items()}
+    order = sorted(summaries, key=lambda s: (float(np.median(losses[s.name])), s.failed))
+    table = np.array([losses[s.name] for s in order])
     relative = bool(table.min() > 0)
-    return Findings(study, tuple(order), figure, resampling.against_best(table, relative=relative), relative)
+    standings = resampling.against_best(table, relative=relative)
+    return Findings(study, tuple(order), tuple(bests[s.name] for s in order), figure, standings, relative)
+
+
+def _shared(settings: Sequence[Setting]) -> list[int]:
+    """The seeds that all of them have run from."""
+    return sorted(set.intersection(*(set(s.seeds) for s in settings))) if settings else []
 
 
 def across(
@@ -372,24 +404,24 @@ def across(
             raise StudyError(f"the study of {findings.task['name']} has no final run that went through")
         by_name = {s.name: s for s in findings.summaries}
         for i, name in enumerate(common):
-            if final := by_name[name].final:
-                costs[i, j] = final.to_target(findings.target, cost)[:seeds]
+            if by_name[name].final and (best := findings.best(by_name[name])):
+                costs[i, j] = best.to_target(findings.target, cost)[:seeds]
     return list(common), profiles.profile(costs)
 
 
 def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
-    stages: dict[str, dict[str, tuple[Mapping[str, float], list[Run]]]] = {}
+    stages: dict[str, dict[str, tuple[Mapping[str, float], dict[int, Run]]]] = {}
     for entry in study.entries:
         if entry.contestant == facts["name"] and entry.id in study.runs:
             stage = "stopped" if entry.until is not None else entry.stage
             point = stages.setdefault(stage, {}).setdefault(
-                repr(sorted(entry.hyperparameters.items())), (entry.hyperparameters, [])
+                repr(sorted(entry.hyperparameters.items())), (entry.hyperparameters, {})
             )
-            point[1].append(study.runs[entry.id])
+            point[1][entry.seed] = study.runs[entry.id]
 
     def settings(stage: str) -> tuple[Setting, ...]:
         return tuple(
-            Setting({**facts["defaults"], **chosen}, chosen, tuple(runs))
+            Setting({**facts["defaults"], **chosen}, chosen, tuple(runs.values()), tuple(runs))
             for chosen, runs in stages.get(stage, {}).values()
         )
 
@@ -400,11 +432,9 @@ def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
     return Summary(facts, search, stopped, final, default)
 
 
-def _values(summary: Summary, figure: str, seeds: int) -> FloatArray:
+def _values(best: Setting | None, figure: str, seeds: int) -> FloatArray:
     """A loss from each of so many seeds; all infinite for who has no setting that went through."""
-    if summary.best is None:
-        return np.full(seeds, math.inf)
-    return summary.best.losses(figure)[:seeds]
+    return best.losses(figure) if best else np.full(seeds, math.inf)
 
 
 def _last(run: Run) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Where trials are kept: a folder with one file of JSON lines a trial.
 
 A line is written whole and at once, or taken back; a file without its closing line is a trial that was cut
-off, and is run anew. Trials are found by the hash of their specification, so nothing is ever mixed. A file
-that is not as a run leaves it is passed over, and named.
+off, and is run anew. Trials are found by the hash of their specification, so nothing is ever mixed. The
+closing line has a checksum: a file that is not as a run leaves it is passed over, and named.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from thalweg.study.errors import StudyError
 from thalweg.study.plan import PROTOCOL, Plan, Trial
-from thalweg.study.records import AlteredError, Record, Run, parse, parse_header
+from thalweg.study.records import AlteredError, Record, Run, checksum, parse, parse_header
 
 if TYPE_CHECKING:
     import polars
@@ -285,7 +285,12 @@ def write_all(file: IO[bytes], records: Sequence[Record]) -> None:
 
 def _write(file: IO[bytes], records: Sequence[Record]) -> None:
     """Straight to the operating system: whatever happens to us, a written line stays."""
-    content = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+    content = b""
+    for record in records:
+        if record["record"] == "end":
+            file.seek(0)
+            record = {**record, "checksum": checksum(file.read() + content, record)}
+        content += json.dumps(record, allow_nan=False).encode() + b"\n"
     whole = file.seek(0, os.SEEK_END)
     try:
         rest = memoryview(content)
