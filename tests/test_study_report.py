@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from study_cases import BLOBS, changed, small
 from thalweg.study import advice, report, statistics, tables, words
@@ -179,6 +180,24 @@ def test_files_are_written_and_stand_alone(findings, tmp_path):
     assert not any(str(folder).encode() in path.read_bytes() for path in written)
 
 
+def test_a_report_says_what_the_version_covers_and_what_was_passed_over(tmp_path):
+    def mine(params, lr=0.1):
+        return torch.optim.SGD(params, lr=lr)
+
+    task = changed(covers={"model": "0", "models.py": "1"})
+    study = Study.of(small(task, [mine], lr=[0.1], seeds=2), tmp_path)
+    study.resume()
+    text = report.markdown(study.findings())
+    assert "- the version covers: model, models.py\n" in text
+    assert "- the code of mine covers: optimizer, test\\_study\\_report.py\n" in text
+    path = next((tmp_path / "trials").iterdir())
+    path.write_text("{\n")
+    opened = Study.open(tmp_path)
+    assert "1 file in the folder is not as a run left it, and passed over." in report.markdown(
+        opened.findings()
+    )
+
+
 @pytest.mark.parametrize("name", ["report.html", "curves.png", "curves.svg", "summary.md"])
 def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
     findings = statistics.find(Study.of(small(), tmp_path))
@@ -247,12 +266,12 @@ def test_every_study_has_a_report(plan, runs, said, figures, tmp_path):
 
 def test_crashed_runs_are_told_with_their_reason(tmp_path):
     found(tmp_path, small(seeds=1))
-    crash = '"status": "crashed", "reason": "ValueError: a & b"'
-    for path in (tmp_path / "trials").iterdir():
-        content = path.read_text(encoding="utf-8")
-        if '"name": "sgd"' in content:
-            path.write_text(content.replace('"status": "finished"', crash), encoding="utf-8")
-    text = report.html(statistics.find(Study.open(tmp_path)))
+    crash = {"status": "crashed", "reason": "ValueError: a & b"}
+    study = Study.open(tmp_path)
+    for key, run in study.runs.items():
+        if run.header["specification"]["contestant"]["name"] == "sgd":
+            study.runs[key] = dataclasses.replace(run, end={**run.end, **crash})
+    text = report.html(statistics.find(study))
     assert "Reason of a crash: ValueError: a &amp; b." in text
     assert "100%<small>of " in text
     assert "✕ failed" in text

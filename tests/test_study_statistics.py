@@ -166,3 +166,27 @@ def test_a_study_that_ran_is_read_from_its_folder(tmp_path):
         assert summary.best.median("test_accuracy").estimate <= 1
         assert len(summary.default.runs) == 2
     assert findings.figure == "test_loss"
+
+
+def test_runs_that_are_missing_leave_the_others_paired_by_seed():
+    """Both have the same noise: at the same seeds one is worse throughout, out of step it is not."""
+    noise = [1.0, 4.0, 1.0, 4.0, 1.0, 4.0, 1.0]
+    study = found({"adam": {"final": noise}, "sgd": {"final": [1.1 * x for x in noise]}})
+    whole = statistics.find(study)
+    assert whole.verdicts["sgd"] == "worse"
+    del study.runs["sgd final {'lr': 0.1} 0"]
+    findings = statistics.find(study)
+    assert findings.verdicts["sgd"] == "worse"
+    assert findings.lag(findings.summaries[1]).estimate == pytest.approx(1.1)
+    assert findings.seeds == 6
+
+
+def test_the_region_is_over_seeds_that_all_rates_have():
+    study = found({"sgd": {"search": {0.01: [3.0, 9.0], 0.1: [1.0, 1.0], 1.0: [2.0, 2.0]}}}, complete=False)
+    del study.runs["sgd search {'lr': 0.01} 1"]
+    (summary,) = statistics.find(study).summaries
+    assert [s.losses("val_loss").tolist() for s in summary.sweep] == [[3.0], [1.0], [2.0]]
+    assert summary.region.best == 0.1
+    del study.runs["sgd search {'lr': 0.1} 0"]
+    (summary,) = statistics.find(study).summaries
+    assert summary.region is None, "no seed is left that all have"

@@ -21,7 +21,8 @@ END = {"record": "end", "status": "finished", "epoch": 1.0, "step": 5, "seconds"
 
 
 def header(trial):
-    return {"record": "trial", "id": trial.id, "specification": trial.specification, "environment": {}}
+    about = {"covers": {"task": dict(trial.task.covers), "contestant": {}}, "environment": {}}
+    return {"record": "trial", "id": trial.id, "specification": trial.specification} | about
 
 
 def finish(trial, write, status="finished"):
@@ -318,6 +319,22 @@ def test_what_another_version_left_is_explained(store):
     mine = make(plan.task, [Contestant("amsgrad", name=first)])
     said = f"1 trial here was run with other code of {first}: it is kept but not used"
     assert said in store.strangers(mine)
+
+
+def test_what_changed_since_is_named(store):
+    def covering(version, **covers):
+        return small(
+            changed(version=version, covers={f"{k}.py": v for k, v in covers.items()} | {"data": "0"})
+        )
+
+    store.record(covering("a", models="1", settings="1", gone="1").next_trials({})[0], finish)
+    assert store.strangers(covering("b", models="2", settings="1", new="1")) == [
+        "1 trial here was run with task version a, now b (models.py, gone.py, new.py changed): "
+        "it is kept but not used"
+    ]
+    same = {f"{name}.py": "1" for name in ("models", "settings", "gone")}
+    other = small(changed(version="b", covers={"data": "1", **same}))
+    assert "now b (data changed)" in store.strangers(other)[0]
 
 
 def test_what_another_protocol_left_is_explained(store, path):

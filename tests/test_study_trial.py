@@ -272,3 +272,17 @@ def test_a_budget_of_seconds_with_an_evaluation_that_is_small_runs_at_all():
     *_, end = records(dataclasses.replace(ONE, length=Length("seconds", 0.02)))
     assert end["status"] == "finished"
     assert end["seconds"] >= 0.02
+
+
+def test_the_versions_of_what_trained_are_noted():
+    keras = pytest.importorskip("keras")
+    plain = trial.environment(BLOBS)
+    assert plain["torch"] == torch.__version__
+    assert plain["numpy"] == np.__version__
+    assert not {"keras", "jax", "tensorflow"} & plain.keys()
+    found = trial.environment(dataclasses.replace(BLOBS, frameworks=("keras",)))
+    backend = keras.backend.backend()
+    assert found["keras"] == keras.__version__
+    assert found[backend] == __import__(backend).__version__
+    assert backend == "torch" or "torch" not in found
+    assert found["device"]
