@@ -10,6 +10,7 @@ import torch
 
 import thalweg
 from study_cases import BLOBS, changed
+from thalweg import cli
 from thalweg.study import comparison as comparisons
 from thalweg.study.configuration import from_toml
 from thalweg.study.contestant import Contestant
@@ -302,3 +303,48 @@ def test_a_file_with_something_wrong_is_explained(tmp_path, content, message):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"study\.toml cannot be read: No such file"):
         from_toml(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize("command", ["export", "advise", "watch", "report"])
+def test_every_command_names_what_it_passes_over_and_goes_on(tmp_path, capsys, command):
+    compare(BLOBS, ["adam"], lr=[0.1], seeds=3, out=tmp_path, jobs=1)
+    path, other, third = sorted((tmp_path / "trials").iterdir())
+    path.write_text(path.read_text().replace('"step": 5', '"step": "five"', 1))
+    other.write_bytes(third.read_bytes())
+    arguments = {"export": [str(tmp_path / "runs.csv")], "watch": ["--once"]}
+    assert cli.main([command, str(tmp_path), *arguments.get(command, [])]) == 0
+    said = capsys.readouterr()
+    assert sorted(said.err.splitlines(), key=lambda line: "another" in line) == [
+        f"Not as it was left, so passed over: {path}: line 2: evaluation.step is 'five', not a whole number "
+        "from 0",
+        f"Not as it was left, so passed over: {other}: line 1 is of another trial, '{third.stem}'",
+    ]
+    assert said.out
+    if command == "export":
+        assert len((tmp_path / "runs.csv").read_text().splitlines()) == 2, "a head and the run that is left"
+
+
+def test_compare_names_what_it_runs_anew(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("from study_cases import BLOBS as task\n")
+    command = [
+        "compare",
+        f"{tmp_path / 'mine.py'}:task",
+        "--optimizers",
+        "adam",
+        "--lr",
+        "0.1",
+        "--seeds",
+        "2",
+    ]
+    command += ["--jobs", "1", "--out", str(tmp_path / "study")]
+    assert cli.main(command) == 0
+    path = min((tmp_path / "study" / "trials").iterdir())
+    whole = path.read_text()
+    path.write_text(whole.replace('"step": 5', '"step": 4', 1))
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    said = "".join(capsys.readouterr().out.splitlines())
+    assert "Not as it was left, so run anew: " in said
+    assert "are not those that were written" in said
+    assert path.read_text() != whole.replace('"step": 5', '"step": 4', 1)
+    assert Study.open(tmp_path / "study").altered == []
