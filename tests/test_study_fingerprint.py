@@ -1,12 +1,15 @@
 """What a version says: it changes with all of the user's that decides the outcome, and tells what that is."""
 
 import os
+import random
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+import torch
 
 from helpers import output, python
 from thalweg.study import opened, task
@@ -296,6 +299,11 @@ def test_objects_count_by_what_they_hold():
     rng.random()
     assert fingerprint(rng) != before
     assert fingerprint(Held(1)) == fingerprint(Held(1)) != fingerprint(Held(2))
+    first, other = (fingerprint(torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert first != other
+    before = fingerprint(random.shuffle, np.random.normal, scipy.stats.norm(0, 1))
+    random.random(), np.random.normal()
+    assert fingerprint(random.shuffle, np.random.normal, scipy.stats.norm(0, 1)) == before
     a, b = Held(1), Held(2)
     assert fingerprint(a, b, a) != fingerprint(a, b, b), "which one it is again"
     ring = [1]

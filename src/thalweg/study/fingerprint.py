@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import random
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -86,8 +87,9 @@ def _source(sources: dict[str, Any], name: str) -> Any:
     return sources.setdefault(name, hashlib.sha256())
 
 
-# What holds a process's whole world: it counts by name.
-_WORLDS: tuple[Any, ...] = (os.environ, sys.modules)
+# What holds a process's whole world counts by name, and so do its own random streams, which a trial seeds.
+_DRAW: tuple[Any, ...] = (random.random, np.random.get_state)
+_WORLDS = os.environ, sys.modules, *(function.__self__ for function in _DRAW)
 
 # A module says with them where it lies, and an object who made it.
 _PLACES = {"__file__", "__name__", "__package__", "__path__", "__spec__", "__loader__", "__builtins__"}
@@ -348,6 +350,8 @@ def _state(thing: Any) -> Any:
     if own and held:
         return held
     try:
+        if hasattr(thing, "get_state"):  # torch's random generators
+            return thing.get_state()
         said = thing.__reduce_ex__(4)
     except Exception:  # a lock, a file, a connection: what cannot be copied has no state to tell
         return held if own else {k: v for k, v in held.items() if isinstance(v, bool | int | float | str)}
