@@ -10,6 +10,7 @@ import inspect
 import json
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -1333,3 +1334,16 @@ def test_the_import_brings_in_no_other_front_end():
     source = "import sys, thalweg.keras; print(*[m for m in sys.modules if m.startswith('thalweg.')])"
     found = set(output(python(source, KERAS_BACKEND=BACKEND)).split())
     assert not found & {"thalweg.torch", "thalweg.jax", "thalweg.numpy"}
+
+
+@on["torch"]
+def test_threads_may_apply_one_optimizer(path):
+    """One after the other: what is prepared for one step is not for another."""
+    params = variables((40,))
+    optimizer = thalweg.keras.SGD(1.0)
+    optimizer.build(params)
+    before = numpy(params[0])
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(optimizer.apply, [ops.ones(40)], params) for _ in range(100)]:
+            done.result()
+    assert difference(numpy(params[0]), before - 100) <= 1e-5

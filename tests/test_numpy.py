@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -757,3 +758,20 @@ def test_other_parameters_later_are_refused():
 def test_optimizer_wants_a_rule():
     with pytest.raises(TypeError, match="takes a rule"):
         Optimizer("adam")
+
+
+@pytest.mark.parametrize(("name", "value"), [("t", -5), ("t", 1.5), ("t", True), ("t", None), ("threads", 0)])
+def test_counts_that_are_none_are_named(name, value):
+    optimizer = thalweg.numpy.Adam()
+    with pytest.raises(ValueError, match=f"{name} is a whole number from "):
+        setattr(optimizer, name, value)
+
+
+def test_threads_may_update_with_one_optimizer():
+    """One after the other: the arrays of one step are not another's."""
+    p, optimizer = np.zeros(2000), thalweg.numpy.SGD(lr=1.0)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(optimizer.update, p, np.ones(2000)) for _ in range(400)]:
+            done.result()
+    assert optimizer.t == 400
+    np.testing.assert_array_equal(p, -400)

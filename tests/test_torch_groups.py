@@ -192,6 +192,36 @@ def test_an_integer_with_a_gradient_is_named() -> None:
     p = torch.arange(3)
     optimizer = thalweg.torch.SGD([p], lr=1.0)
     p.grad = torch.ones(3, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"parameter 0 is of torch\.int64 and has a gradient"):
+    with pytest.raises(TypeError, match=r"parameter 0 is of torch\.int64 .*has a gradient"):
         optimizer.step()
     assert p.tolist() == [0, 1, 2]
+
+
+# -- groups edited by hand ---------------------------------------------------------------------------
+
+
+def test_a_parameter_moved_to_another_group_takes_its_settings() -> None:
+    wanted, found = parameters((3,), (2,)), parameters((3,), (2,))
+    reference, optimizer = torch.optim.Adam(wanted), thalweg.torch.Adam(found)
+    for t, step in enumerate(gradients(wanted, 5)):
+        for some, chosen in ((wanted, reference), (found, optimizer)):
+            for p, g in zip(some, step, strict=True):
+                p.grad = g.clone()
+            groups = chosen.param_groups
+            if t == 2:  # all parameters are in the order in which they were
+                groups.append({**groups[0], "params": [groups[0]["params"].pop()], "lr": 0.5})
+            if t == 4:
+                groups[0]["params"] += groups.pop()["params"]
+            chosen.step()
+        assert largest_difference(found, wanted) <= 1e-12, f"step {t + 1}"
+
+
+@pytest.mark.parametrize("value", [None, "x", torch.ones(2), 1j, 10**400])
+def test_a_setting_that_is_no_number_is_named(value: Any) -> None:
+    (p,) = parameters((3,))
+    p.grad = torch.ones_like(p)
+    optimizer = thalweg.torch.Adam([p])
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = value
+    with pytest.raises(TypeError, match="a setting that is one number is "):
+        optimizer.step()

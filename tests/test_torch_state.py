@@ -605,3 +605,18 @@ def test_any_rule_saves_and_loads() -> None:
     third = thalweg.torch.Optimizer(copies(params), thalweg.Adam())
     with pytest.raises(ValueError, match="clip_global_norm"):
         third.load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (None, "not the state_dict of an optimizer: NoneType"),
+        ({"param_groups": ["x"]}, "parameter group 0 of the loaded state has no 'params'"),
+        ({"param_groups": [{"lr": 1.0}]}, "parameter group 0 of the loaded state has no 'params'"),
+        ({"state": {0: [1.0]}}, r"the state of parameter 0 is no dictionary, got \[1.0\]"),
+    ],
+)
+def test_what_is_no_state_dict_is_named(part: Any, message: str) -> None:
+    optimizer = thalweg.torch.Adam(parameters((3,)))
+    with pytest.raises((TypeError, ValueError), match=f"Adam: {message}"):
+        optimizer.load_state_dict(part if part is None else optimizer.state_dict() | part)

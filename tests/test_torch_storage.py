@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -229,6 +230,91 @@ def test_state_put_in_by_update_is_seen() -> None:
     assert difference(f, w) <= 1e-12
 
 
+def test_step_numbers_that_change_places_count_where_they_are() -> None:
+    theirs, ours = both("Adam")
+    wanted = parameters((3,), (2,))
+    found = copies(wanted)
+    reference, optimizer = theirs(wanted), ours(found)
+    for t, step in enumerate(gradients(wanted, 6)):
+        for p, q, g in zip(wanted, found, step, strict=True):
+            p.grad, q.grad = g, g.clone()
+        if t == 0:  # so that one is a step behind
+            wanted[0].grad = found[0].grad = None
+        if t == 3:
+            for (a, b), held in ((wanted, reference.state), (found, optimizer.state)):
+                held[a]["step"], held[b]["step"] = held[b]["step"], held[a]["step"]
+        reference.step()
+        optimizer.step()
+        assert largest_difference(found, wanted) <= 1e-12, f"step {t + 1}"
+    assert [optimizer.state[q]["step"].item() for q in found] == [6, 5]
+
+
+@pytest.mark.parametrize("number", [-3.0, 2.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("assigned", [True, False])
+def test_a_step_number_that_is_none_is_refused_by_name(number: float, assigned: bool) -> None:
+    (p,) = parameters((3,))
+    optimizer = thalweg.torch.Adam([p])
+    p.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    before = p.detach().clone()
+    if assigned:
+        optimizer.state[p]["step"] = torch.tensor(number)
+    else:
+        optimizer.state[p]["step"].fill_(number)
+    with pytest.raises(ValueError, match=f"Adam: parameter 0 is at step {number}, which is no whole number"):
+        optimizer.step()
+    assert torch.equal(p, before)
+
+
+@pytest.mark.parametrize("odd", [torch.zeros(3, dtype=torch.int64), torch.zeros(3).to_sparse()])
+def test_state_that_cannot_hold_the_rules_numbers_is_refused_by_name(odd: Tensor) -> None:
+    (p,) = parameters((3,))
+    optimizer = thalweg.torch.Adam([p])
+    p.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    optimizer.state[p]["exp_avg"] = odd
+    with pytest.raises(
+        TypeError, match="'exp_avg' in the state of parameter 0 is a dense tensor of floating"
+    ):
+        optimizer.step()
+
+
+def test_a_sparse_parameter_is_refused_by_name() -> None:
+    p = torch.nn.Parameter(torch.ones(3).to_sparse())
+    p.grad = torch.ones(3).to_sparse()
+    with pytest.raises(
+        TypeError, match=r"SGD updates dense .* parameter 0 is of torch.float32 and torch.sparse"
+    ):
+        thalweg.torch.SGD([p]).step()
+
+
+def test_a_step_within_a_transform_of_functions_is_refused_by_name() -> None:
+    def loss(x: Tensor) -> Tensor:
+        p = torch.nn.Parameter(torch.ones(3))
+        p.grad = x
+        thalweg.torch.SGD([p]).step()
+        return p.sum()
+
+    with pytest.raises(RuntimeError, match=r"SGD: no step is prepared within torch.func's transforms"):
+        torch.func.grad(loss)(torch.ones(3))
+
+
+# -- threads -------------------------------------------------------------------------------------
+
+
+def test_threads_may_step_one_optimizer() -> None:
+    """One after the other: a step whose tensors another thread let go of wrote into freed memory."""
+    params = parameters((50, 40), (30,))
+    optimizer = thalweg.torch.SGD(params, lr=1.0)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    before = [p.detach().clone() for p in params]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(optimizer.step) for _ in range(400)]:
+            done.result()
+    assert largest_difference(params, [p - 400 for p in before]) <= 1e-12
+
+
 # -- shared and overlapping memory ---------------------------------------------------------------
 
 
@@ -273,6 +359,13 @@ def test_parameters_tied_between_steps() -> None:
 def test_an_expanded_parameter_is_refused_as_torch_refuses_it() -> None:
     p = torch.ones(1, 3, dtype=torch.float64).expand(4, 3).requires_grad_()
     p.grad = torch.ones(4, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="parameter 0 holds one entry in several places"):
+        thalweg.torch.SGD([p]).step()
+
+
+def test_a_parameter_of_overlapping_rows_is_refused() -> None:
+    p = torch.as_strided(torch.arange(20.0), (4, 4), (1, 1)).requires_grad_()
+    p.grad = torch.ones(4, 4)
     with pytest.raises(ValueError, match="parameter 0 holds one entry in several places"):
         thalweg.torch.SGD([p]).step()
 

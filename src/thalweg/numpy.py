@@ -12,6 +12,7 @@ hyperparameters (`beta1`, `learning_rate`, `decay_rate`).
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -63,6 +64,7 @@ class Optimizer:
     """
 
     def __init__(self, rule: Rule, *, threads: int | None = None) -> None:
+        self._lock = threading.RLock()
         self.t = 0
         self.rule = rule
         self.threads = threads or usable_processors()
@@ -105,6 +107,8 @@ class Optimizer:
             TypeError, ValueError: a value of the wrong type, outside its range or of another form.
         """
         if name.startswith("_") or name in ("rule", "t", "threads"):
+            if name in ("t", "threads"):
+                _check_count(name, value)
             super().__setattr__(name, value)
             return
         owners = _owners(self._rule)
@@ -124,10 +128,11 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         slots = {slot: {k: a.copy() for k, a in arrays.items()} for slot, arrays in self._slots.items()}
-        return {**vars(self), "_slots": slots, "_table": None}  # it is built again
+        kept = {k: v for k, v in vars(self).items() if k != "_lock"}
+        return {**kept, "_slots": slots, "_table": None}  # it is built again
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(state, _lock=threading.RLock())
 
     def update(self, params: Arrays, grads: Arrays) -> None:
         """Take one step, in place.
@@ -142,6 +147,10 @@ class Optimizer:
                 gradient that is not real.
             ValueError: keys or shapes differ, or are not those of the steps before; parameters share memory.
         """
+        with self._lock:  # what is prepared for one step is not for another thread's
+            self._update(params, grads)
+
+    def _update(self, params: Arrays, grads: Arrays) -> None:
         named, gradients = _flat(params, grads)
         self._check(named, gradients)
         program = trace(self.rule)
@@ -278,6 +287,13 @@ def _beside(some: list[str], others: list[str]) -> str:
     return ", ".join(x for x in some if x not in others) or (
         "another order" if {*some} == {*others} else "less"
     )
+
+
+def _check_count(name: str, value: Any) -> None:
+    """Raises ValueError where a step number or a number of threads is none."""
+    least = 0 if name == "t" else 1
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is a whole number from {least}, got {value!r}")
 
 
 def usable_processors() -> int:

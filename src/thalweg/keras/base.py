@@ -5,6 +5,7 @@ weights, distribution. What is replaced is the step; clipping and weight decay a
 treatments of the rule.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,6 +63,7 @@ class Own:
         scalars: the variable of each slot that is one number.
         moment: what all variables share during one step.
         plans: what the torch back end prepared.
+        lock: held during a step there: what is prepared for one is not for another thread's.
         named: the settings of an optimizer that has a rule's name.
     """
 
@@ -73,6 +75,7 @@ class Own:
     scalars: dict[str, Any] = field(default_factory=dict)
     moment: "Moment | None" = None
     plans: dict[Any, Any] = field(default_factory=dict)
+    lock: Any = field(default_factory=threading.RLock)
     named: dict[str, Any] = field(default_factory=dict)
 
 

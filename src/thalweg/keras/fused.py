@@ -36,6 +36,10 @@ class FusedOptimizer(ArrayOptimizer):
         if torch.compiler.is_compiling():
             _apply_uncompiled(self, grads, trainable_variables)
             return
+        with self._own.lock:
+            self._apply(grads, trainable_variables)
+
+    def _apply(self, grads: Any, trainable_variables: Any) -> None:
         plan = self._own.plans.get("last")
         if (
             plan is None

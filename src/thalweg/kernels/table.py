@@ -70,6 +70,16 @@ class Layout:
         )
 
     @property
+    def apart(self) -> bool:
+        """Whether no two entries share a place; axes like interlocking combs are not told apart."""
+        reach = 1
+        for size, stride in sorted(self.order, key=lambda axis: abs(axis[1])):
+            if abs(stride) < reach:
+                return False
+            reach += abs(stride) * (size - 1)
+        return True
+
+    @property
     def dense(self) -> bool:
         """Whether the entries fill one stretch of memory, in any order."""
         expected = 1
@@ -336,12 +346,8 @@ def _check(layouts: list[list[Layout]], name: Callable[[int, int], str]) -> None
                     f"{name(row, place)} needs {x.extent[1] - x.extent[0]} bytes, its memory holds "
                     f"{max(0, x.memory[1] - x.extent[0])}: its storage has been emptied or made smaller"
                 )
-            if (
-                row != _GRADIENTS
-                and x.length
-                and any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.strides, strict=True))
-            ):
+            if row != _GRADIENTS and x.length and not x.apart:
                 raise ValueError(
-                    f"{name(row, place)} holds one entry in several places (an expanded array), which "
-                    "cannot be updated; make it a copy of its own"
+                    f"{name(row, place)} holds one entry in several places (an expanded or overlapping "
+                    "array), which cannot be updated; make it a copy of its own"
                 )

@@ -20,20 +20,22 @@ _dtype, _shape, _is_cpu = attrgetter("dtype"), attrgetter("shape"), attrgetter("
 
 def has_kernel(tensors: Iterable[Any]) -> bool:
     """Whether a CPU kernel steps these: plain, strided, on the CPU, of a known dtype."""
-    return all(
-        type(x) in (Tensor, torch.nn.Parameter)
-        and x.is_cpu
-        and x.layout == torch.strided
-        and x.dtype in _DTYPES
-        for x in tensors
-    )
+    return all(_is_plain(x) and x.dtype in _DTYPES for x in tensors)
 
 
 def has_memory(tensor: Tensor) -> bool:
     """Whether a strided tensor's storage holds all of its entries; where there is none, as on "meta", yes."""
-    if not tensor.is_cpu or type(tensor) not in (Tensor, torch.nn.Parameter):
-        return True
-    return TENSORS.layout(tensor).held
+    return not _is_plain(tensor) or TENSORS.layout(tensor).held
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor has memory to be looked at; those within torch.func's transforms have none."""
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.is_cpu
+        and x.layout == torch.strided
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
 
 
 class Tensors:

@@ -1,9 +1,10 @@
 """One optimizer for every rule: parameter groups, state and steps as `torch.optim` has them."""
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from operator import is_
 from typing import Any, ClassVar
 
@@ -46,6 +47,7 @@ class BaseOptimizer(torch.optim.Optimizer):
     starts_at_once: ClassVar[bool] = False
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self._lock = threading.RLock()
         self._reset()
         self._home: Any = None
         if defaults.get("dialect") == "torch":  # as torch writes it
@@ -98,6 +100,7 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._rules: list[_Known] = []
         self._numbers: dict[str, Numbers] = {}
         self._params: list[Tensor] = []
+        self._sizes: list[int] = []
         self._states: list[Any] = []
 
     def _rule(self, index: int) -> tuple[Rule, Program]:
@@ -168,24 +171,30 @@ class BaseOptimizer(torch.optim.Optimizer):
             differentiable.step(self)
             return loss
         groups = self.param_groups
-        params = [p for group in groups for p in group["params"]]
-        if not (_same(params, self._params) and _same([*self.state, *self.state.values()], self._states)):
-            self._reset()  # someone has put other parameters into a group, or other state
-            self._params = params
-        rules = [self._rule(i) for i in range(len(groups))]
-        grads = [p.grad for p in params]
-        absent = tuple(map(is_, grads, repeat(None)))
-        plan = self._plans.get(absent)
-        if plan is None or not plan.take(grads):
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            plan = self._plans[absent] = self._plan(rules, [self._dense(g) for g in grads])
-            self._states = [*self.state, *self.state.values()]
-        plan.step([rule for rule, _ in rules])
+        with self._lock:  # what is prepared for one step is not for another thread's
+            lists = [group["params"] for group in groups]
+            params, sizes = [*chain.from_iterable(lists)], [*map(len, lists)]
+            if not (
+                _same(params, self._params)
+                and sizes == self._sizes
+                and _same([*self.state, *self.state.values()], self._states)
+            ):
+                self._reset()  # someone has put other parameters into a group, or other state
+                self._params, self._sizes = params, sizes
+            rules = [self._rule(i) for i in range(len(groups))]
+            grads = [p.grad for p in params]
+            absent = tuple(map(is_, grads, repeat(None)))
+            plan = self._plans.get(absent)
+            if plan is None or not plan.take(grads):
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                plan = self._plans[absent] = self._plan(rules, grads)
+                self._states = [*self.state, *self.state.values()]
+            plan.step([rule for rule, _ in rules])
         return loss
 
-    def _dense(self, grad: Tensor | None) -> Tensor | None:
-        if grad is None or grad.layout == torch.strided:
+    def _dense(self, grad: Tensor) -> Tensor:
+        if grad.layout == torch.strided:
             return grad
         if not self.takes_sparse:
             raise RuntimeError(
@@ -197,11 +206,14 @@ class BaseOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def _plan(self, rules: Sequence[tuple[Rule, Program]], grads: Sequence[Tensor | None]) -> Plan:
         owners = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"]]
+        for index, (p, _) in enumerate(owners):
+            self._part_numbers(self.state.get(p, {}), index)
         found: dict[int, list[tuple[int, Member, Tensor]]] = {}
-        for index, ((p, group), grad) in enumerate(zip(owners, grads, strict=True)):
-            if grad is not None:
+        for index, ((p, group), held) in enumerate(zip(owners, grads, strict=True)):
+            if held is not None:
                 rule, program = rules[group]
-                member = Member(p, self._prepare(p, index, rule), group, index)
+                grad, state = self._dense(held), self._prepare(p, index, rule)
+                member = Member(p, state, group, index)
                 found.setdefault(id(program), []).append((index, member, grad))
         parts = []
         for of_program in found.values():
@@ -229,8 +241,13 @@ class BaseOptimizer(torch.optim.Optimizer):
         """A parameter's state, with every slot of the rule in place."""
         if not _is_trained(p):
             raise TypeError(
-                f"{type(self).__name__} updates floating-point and complex parameters; {self._named(index)} "
-                f"is of {p.dtype} and has a gradient"
+                f"{type(self).__name__} updates dense floating-point and complex parameters; "
+                f"{self._named(index)} is of {p.dtype} and {p.layout}, and has a gradient"
+            )
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(
+                f"{type(self).__name__}: no step is prepared within torch.func's transforms, such as "
+                "grad and vmap, whose tensors have no memory; take it outside of them"
             )
         program, initial = trace(rule), rule.initial_state()
         state: dict[str, Any] = self.state.get(p, {})
@@ -247,6 +264,13 @@ class BaseOptimizer(torch.optim.Optimizer):
         if state and p not in self.state:
             self.state[p] = state
         return state
+
+    def _part_numbers(self, state: dict[str, Any], index: int) -> None:
+        """Give a parameter numbers of its own where its state holds those of another one."""
+        for key, numbers in self._numbers.items():
+            held = state.get(key)
+            if held is not None and numbers.are_at(held, index):
+                state[key] = held.clone()
 
     def _hold(self, state: dict[str, Any], index: int, key: str, initial: float, dtype: torch.dtype) -> None:
         """Keep one of a parameter's numbers beside the other parameters'."""
@@ -287,11 +311,13 @@ class BaseOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: it does not fit; the message names what.
         """
-        load(self, state_dict, strict)
+        with self._lock:
+            load(self, state_dict, strict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch keeps settings and state; plans hold addresses and are made anew.
         super().__setstate__(state)
+        self._lock = threading.RLock()
         self._home = self.state
         self._reset()
 
@@ -363,8 +389,8 @@ def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
 
 
 def _is_trained(p: Tensor) -> bool:
-    """Whether a parameter can have a gradient; integers and quantised numbers have none."""
-    return p.is_floating_point() or p.is_complex()
+    """Whether a parameter is updated: integers and quantised numbers have no gradient."""
+    return (p.is_floating_point() or p.is_complex()) and p.layout == torch.strided
 
 
 def _filled(p: Tensor, value: float) -> Tensor:

@@ -65,6 +65,8 @@ class _Loader:
         self.optimizer = optimizer
         self.kind = type(optimizer).__name__
         self.strict = strict
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"{self.kind}: not the state_dict of an optimizer: {type(state_dict).__name__}")
         if not (
             isinstance(state_dict.get("state"), Mapping) and isinstance(state_dict.get("param_groups"), list)
         ):
@@ -72,6 +74,12 @@ class _Loader:
                 f"{self.kind}: not the state_dict of an optimizer: it has "
                 f"{', '.join(map(repr, state_dict)) or 'nothing'}, not a 'state' and a list of 'param_groups'"
             )
+        for number, group in enumerate(state_dict["param_groups"]):
+            if not (isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple)):
+                raise ValueError(f"{self.kind}: parameter group {number} of the loaded state has no 'params'")
+        for key, state in state_dict["state"].items():
+            if isinstance(key, int) and not isinstance(state, Mapping | None):
+                raise ValueError(f"{self.kind}: the state of parameter {key} is no dictionary, got {state!r}")
         self.state: Mapping[Any, State] = state_dict["state"]
         self.groups: list[Settings] = state_dict["param_groups"]
         self.slots, self.settings = _known()

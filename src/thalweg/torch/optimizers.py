@@ -73,12 +73,15 @@ def _around(rule: Rule, group: Group) -> Rule:
 
 
 def _number(value: float | Tensor) -> float:
-    return float(value.detach() if isinstance(value, Tensor) else value)
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"a setting that is one number is {value!r}") from None
 
 
 def _adam_values(group: Group) -> tuple[float, float, float, float]:
     beta_1, beta_2 = group["betas"]
-    return _number(group["lr"]), _number(beta_1), _number(beta_2), float(group["eps"])
+    return _number(group["lr"]), _number(beta_1), _number(beta_2), _number(group["eps"])
 
 
 class SGD(BaseOptimizer):

@@ -61,6 +61,12 @@ class Numbers:
             view = self._views[index] = torch.from_numpy(self.array)[index]
         return self._shared.get(index, view)
 
+    def are_at(self, held: Any, index: int) -> bool:
+        """Whether a tensor lies where the number of another parameter than `index` is kept."""
+        if held is self._views[index] or not (isinstance(held, Tensor) and has_kernel([held])):
+            return False
+        return held.data_ptr() in self._places
+
     def read(self) -> None:
         """Take note of what other processes wrote."""
         for index, held in self._shared.items():
@@ -194,7 +200,7 @@ class Members:
         keys: Sequence[str],
         name: Callable[[int, Member], str],
     ) -> None:
-        self._program, self._members, self._keys = program, members, keys
+        self._program, self._members, self._keys, self._name = program, members, keys, name
         self._params = [m.param for m in members]
         self._numbers = [held for _, held in numbers]
         self._index = np.array([m.index for m in members])
@@ -213,6 +219,11 @@ class Members:
             for x, member in zip(column, members, strict=True):
                 if not isinstance(x, Tensor):
                     raise TypeError(f"{name(row, member)} is a tensor, got {x!r}")
+                if x.layout != torch.strided or (row > 1 and not (x.is_floating_point() or x.is_complex())):
+                    raise TypeError(
+                        f"{name(row, member)} is a dense tensor of floating-point or complex numbers, "
+                        f"got {x.dtype}, {x.layout}"
+                    )
         kernel = [has_kernel(of_member) for of_member in zip(*columns, strict=True)]
         self._in_table = [i for i, has in enumerate(kernel) if has]
         self._others = [i for i, has in enumerate(kernel) if not has]
@@ -253,6 +264,9 @@ class Members:
 
         Returns:
             whether the step is to be taken: False where a guard forbids it.
+
+        Raises:
+            ValueError: a step number that is none.
         """
         for numbers in self._numbers:
             numbers.read()
@@ -323,6 +337,10 @@ class Members:
         rows: dict[tuple[float, ...], int] = {}
         columns = [numbers.array[self._index].tolist() for numbers in self._numbers]
         for i, (member, *values) in enumerate(zip(self._members, *columns, strict=True)):
+            if not (values[0] >= 0 and values[0].is_integer()):
+                raise ValueError(
+                    f"{self._name(0, member)} is at step {values[0]}, which is no whole number from 0"
+                )
             self._row_of[i] = rows.setdefault((member.group, *values), len(rows))
         names = tuple(self._program.scalar_slots)
         self._at = [
