@@ -32,6 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are given to rules within the test are free again after it."""
+    from thalweg import registry
+
+    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+
+
+@pytest.fixture
 def float64() -> Iterator[None]:
     """Torch's default dtype float64, in which torch then also keeps its own scalars."""
     import torch

@@ -217,7 +217,7 @@ CLIPS: dict[str, list[thalweg.Treatment]] = {
 }
 
 
-class Normed(Rule, register=False):
+class Normed(Rule):
     """A rule that asks for norms itself: of the gradient that reaches it."""
 
     lr: Any = 0.1

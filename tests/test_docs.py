@@ -4,27 +4,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import thalweg
 from thalweg.registry import find
-from thalweg.rule import ALIASES, REGISTRY
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
-
-
-@pytest.fixture
-def registry() -> Iterator[None]:
-    before = dict(REGISTRY), dict(ALIASES)
-    yield
-    for registered, kept in zip((REGISTRY, ALIASES), before, strict=True):
-        registered.clear()
-        registered.update(kept)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -33,7 +22,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 # Keras 3.15's own `Variable.numpy` under NumPy 2.4.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.usefixtures("registry")
+@pytest.mark.usefixtures("names")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_a_pages_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -15,10 +15,11 @@ from thalweg.guide import GUIDES, SWITCHES
 from thalweg.ops import where
 from thalweg.printing import width
 from thalweg.registry import find
-from thalweg.rule import REGISTRY, is_flag
+from thalweg.rule import is_flag
+from thalweg.rules import RULES
 from thalweg.schedules import Cosine
 
-SHIPPED = dict(REGISTRY)  # before any test has registered a rule of its own
+SHIPPED = {kind.__name__: kind for kind in RULES}
 SECTIONS = [
     "Formula",
     "Hyperparameters",
@@ -31,7 +32,7 @@ SECTIONS = [
 ]
 
 
-class Own(thalweg.Rule, register=False):
+class Own(thalweg.Rule):
     """Down, but slowly.
 
     Nobody 2020, https://example.org
@@ -47,7 +48,7 @@ class Own(thalweg.Rule, register=False):
         return (self.lr if self.brake else 2 * self.lr) * b, b
 
 
-class Bare(thalweg.Rule, register=False):
+class Bare(thalweg.Rule):
     def update(self, t, g):
         return g
 
@@ -254,14 +255,14 @@ def test_a_rule_that_says_nothing_of_itself() -> None:
 
 
 def test_a_rule_of_ones_own_that_borrows_a_name_borrows_nothing_else() -> None:
-    borrowed = type("Adam", (Own,), {"__doc__": "Not Adam."}, register=False)
+    borrowed = type("Adam", (Own,), {"__doc__": "Not Adam."})
     text = explain(borrowed())
     assert "Serves well" not in text
     assert "keras" not in text
 
 
 def test_operations_of_one_name_are_counted_together() -> None:
-    class Choosy(thalweg.Rule, register=False):
+    class Choosy(thalweg.Rule):
         def update(self, t, g):
             return where(g > 1, 1, where(g <= -1, -1, where(g == 0.5, 0, g)))
 

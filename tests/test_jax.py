@@ -24,7 +24,6 @@ from thalweg.dialects import DIALECTS
 from thalweg.jax import State, optimizer, with_hyperparameters
 from thalweg.jax.base import _step_of
 from thalweg.registry import find
-from thalweg.rule import ALIASES, REGISTRY
 
 STEPS = 200
 
@@ -390,18 +389,16 @@ def test_get_makes_any_rule_by_its_own_name() -> None:
         thalweg.jax.get("adm")
 
 
+@pytest.mark.usefixtures("names")
 def test_a_rule_of_the_users_own() -> None:
+    @thalweg.register
     class Shrinking(thalweg.Rule):
         lr: thalweg.Scalar = 0.1
 
         def update(self, t: Any, g: Any, norm: Any, last: Any = 0) -> Any:
             return self.lr * (g / (1 + norm) + last), norm
 
-    try:
-        made = thalweg.jax.get("shrinking", lr=0.5)
-    finally:
-        del REGISTRY["Shrinking"]
-    assert "Shrinking" not in ALIASES.values()
+    made = thalweg.jax.get("shrinking", lr=0.5)
     g = jnp.array([3.0, 4.0])
     state = made.init(g)
     updates, state = jax.jit(made.update)(g, state)

@@ -35,7 +35,7 @@ from thalweg.errors import UnknownDialectError, UnknownRuleError
 from thalweg.keras import Optimizer
 from thalweg.ops import sqrt
 from thalweg.registry import find
-from thalweg.rule import REGISTRY, Rule, Scalar
+from thalweg.rule import Rule, Scalar
 from thalweg.schedules import Cosine, Exponential, TimeDecay, WarmUp, WarmUpStableDecay
 
 # Keras 3.15 gives its variables no `copy` in `__array__`, which NumPy 2 wishes for.
@@ -429,7 +429,9 @@ def test_half_types_compute_in_float32(dtype, path):
     np.testing.assert_array_equal(numpy(p), wanted)
 
 
+@pytest.mark.usefixtures("names")
 def test_a_rule_registered_later():
+    @thalweg.register
     class Later(Rule):
         """Half of the gradient."""
 
@@ -441,17 +443,14 @@ def test_a_rule_registered_later():
             s = s + g**2
             return self.lr * self.share * g / sqrt(s + self.decay), s
 
-    try:
-        (p,) = variables((3,))
-        start, grads = numpy(p), gradients([p], 3)
-        optimizer = thalweg.keras.Later(learning_rate=0.5, share=0.1, decay=2.0, clipvalue=5.0)
-        take(optimizer, [p], grads)
-        assert difference(numpy(p), eager(Later(0.5, 0.1, 2.0), start, [g for (g,) in grads])) < 1e-6
-        assert "Later" in dir(thalweg.keras)
-        assert type(keras.optimizers.get("thalweg>Later")) is type(optimizer)
-        assert keras.optimizers.deserialize(keras.optimizers.serialize(optimizer)).share == 0.1
-    finally:
-        del REGISTRY["Later"]
+    (p,) = variables((3,))
+    start, grads = numpy(p), gradients([p], 3)
+    optimizer = thalweg.keras.Later(learning_rate=0.5, share=0.1, decay=2.0, clipvalue=5.0)
+    take(optimizer, [p], grads)
+    assert difference(numpy(p), eager(Later(0.5, 0.1, 2.0), start, [g for (g,) in grads])) < 1e-6
+    assert "Later" in dir(thalweg.keras)
+    assert type(keras.optimizers.get("thalweg>Later")) is type(optimizer)
+    assert keras.optimizers.deserialize(keras.optimizers.serialize(optimizer)).share == 0.1
 
 
 # -- old course code, names and keywords --------------------------------------------------------------
@@ -751,14 +750,17 @@ def test_configurations_go_through_json(made):
 
 
 def test_what_cannot_be_written_or_read_is_named():
-    class Unregistered(Rule, register=False):
+    class Unnamed(Rule):
         lr: Scalar = 0.1
 
         def update(self, t, g):
             return self.lr * g
 
-    with pytest.raises(ValueError, match="Unregistered cannot be saved: it is not registered"):
-        Optimizer(Unregistered()).get_config()
+    config = Optimizer(Unnamed(0.5)).get_config()
+    assert Optimizer.from_config(config).rule == Unnamed(0.5)
+    config["rule"]["name"] = "elsewhere:Unnamed"
+    with pytest.raises(UnknownRuleError, match="import elsewhere first"):
+        Optimizer.from_config(config)
     config = Optimizer(thalweg.chain(thalweg.L2(1.0), thalweg.SGD(TimeDecay(1.0, 1.0)))).get_config()
     config["rule"]["treatments"][0]["name"] = "L3"
     with pytest.raises(ValueError, match="no treatment is named 'L3'"):

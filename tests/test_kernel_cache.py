@@ -22,7 +22,7 @@ STEP = """
 import sys, numpy as np, thalweg
 from thalweg.kernels.cache import cache_dir
 from thalweg.numpy import Optimizer
-class Functions(thalweg.Rule, register=False):
+class Functions(thalweg.Rule):
     def update(self, g, m=0):
         from thalweg.ops import exp, log, sign, sqrt, tanh
         m = exp(tanh(g)) + sqrt(abs(g)) ** 1.5 + log(abs(g)) * sign(g) + m

@@ -434,7 +434,7 @@ def test_nan_goes_where_the_rule_sends_it(form: str) -> None:
     np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-10)
 
 
-class Functions(Rule, register=False):
+class Functions(Rule):
     def update(self, g, a=0, b=0, c=0, d=0, e=0, f=0):  # type: ignore[no-untyped-def]
         low, high = maximum(g, 0.5), maximum(0.5, g)
         return (

@@ -131,7 +131,7 @@ def test_the_guard_looks_at_the_raw_gradient() -> None:
 
 
 def test_parameters_are_asked_for_where_a_norm_needs_them() -> None:
-    class Length(Rule, register=False):
+    class Length(Rule):
         def update(self, g: Any, global_norm: Any) -> Any:
             return g * 0 + global_norm
 

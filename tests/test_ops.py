@@ -117,7 +117,7 @@ def test_of_symbols_is_a_symbol(name: str) -> None:
 
 
 def test_waves_and_floor_have_a_kernel_and_a_formula() -> None:
-    class Waves(thalweg.Rule, register=False):
+    class Waves(thalweg.Rule):
         lr: thalweg.Scalar = 0.1
 
         def update(self, t: Any, g: Any, m: Any = 0) -> Any:

@@ -37,7 +37,7 @@ def test_adam_reads_like_its_paper():
 
 
 def test_a_sum_is_put_in_parentheses_and_numbers_are_kept_apart():
-    class Odd(thalweg.Rule, register=False):
+    class Odd(thalweg.Rule):
         lr: thalweg.Scalar = 0.1
 
         def update(self, t, g, b=0):
@@ -78,7 +78,7 @@ def test_a_hyperparameter_that_changes_with_t_has_an_index_and_a_velocity_downhi
     assert lines(corrected)[-2] == r"\epsilon_{t} &= \frac{\epsilon}{\sqrt{1 - {\beta_2}^{t}}}"
     assert lines(thalweg.get("momentum", dialect="keras"))[-1] == r"\theta_t &= \theta_{t-1} + b_{t}"
 
-    class Falling(thalweg.Rule, register=False):
+    class Falling(thalweg.Rule):
         beta_1: thalweg.Scalar = 0.9
 
         def update(self, t, g):
@@ -105,7 +105,7 @@ def test_adam_reads_like_its_paper_in_a_terminal():
 def test_parentheses_stand_where_a_reader_needs_them():
     """Also where arithmetic would come out the same without: no fraction is a bare factor or numerator."""
 
-    class Brackets(thalweg.Rule, register=False):
+    class Brackets(thalweg.Rule):
         lr: thalweg.Scalar = 0.1
 
         def update(self, t, g, b=1.0):
@@ -131,7 +131,7 @@ def test_a_treated_gradient_is_not_called_the_gradient():
     assert r"\tilde{g}_{t} &= g_t + \lambda" in treated.latex()
 
 
-class Odd(thalweg.Rule, register=False):
+class Odd(thalweg.Rule):
     """Every operation, in places where parentheses matter."""
 
     lr: thalweg.Scalar = 0.1

@@ -122,7 +122,7 @@ def test_scalar_lines_are_computed_in_float64() -> None:
     )
 
 
-class Twice(Rule, register=False):
+class Twice(Rule):
     lr: Scalar = 0.1
     squared: bool = True
 
@@ -136,7 +136,7 @@ def test_what_is_written_twice_is_computed_once() -> None:
 
 
 def test_constants_are_folded() -> None:
-    class Folds(Rule, register=False):
+    class Folds(Rule):
         def update(self, g):  # type: ignore[no-untyped-def]
             return 2 * g * sqrt(4.0) * 0.5 + 0 * 2.0
 
@@ -165,7 +165,7 @@ def test_a_slot_that_depends_on_scalars_alone_is_one_number() -> None:
 
 
 def test_scalar_slots_that_lean_on_each_other_are_found() -> None:
-    class Leans(Rule, register=False):
+    class Leans(Rule):
         def update(self, t, g, a=1, b=2, c=0, d=0):  # type: ignore[no-untyped-def]
             return g * a * c, b, a + t, c + d, d + g
 
@@ -207,7 +207,7 @@ def test_operations_per_entry(rule: Rule, operations: dict[str, int]) -> None:
 
 
 def test_lines_are_called_what_the_rule_calls_them() -> None:
-    class Named(Rule, register=False):
+    class Named(Rule):
         def update(self, g, p, m=0):  # type: ignore[no-untyped-def]
             pull = g + 0.1 * p
             m = 0.9 * m + pull
@@ -221,7 +221,7 @@ def test_lines_are_called_what_the_rule_calls_them() -> None:
 
 
 def test_names_of_a_rule_never_meet_the_kernels_own() -> None:
-    class Meets(Rule, register=False):
+    class Meets(Rule):
         lr: Scalar = 0.1
         c: Scalar = 0.5
 
@@ -240,7 +240,7 @@ def test_names_of_a_rule_never_meet_the_kernels_own() -> None:
 
 
 def test_names_of_a_rule_never_meet_functions() -> None:
-    class Meets(Rule, register=False):
+    class Meets(Rule):
         def update(self, t, g, m=0):  # type: ignore[no-untyped-def]
             div, pow = 0.5**t / (1 - 0.25**t), exp(t * 0.1)
             sign = g * div
@@ -268,7 +268,7 @@ def check_on_arrays(rule: Rule) -> None:
 def test_an_error_in_update_leaves_no_profiler_behind() -> None:
     import sys
 
-    class Fails(Rule, register=False):
+    class Fails(Rule):
         def update(self, g):  # type: ignore[no-untyped-def]
             raise RuntimeError("from the rule")
 

@@ -4,10 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
-
 import thalweg
-from thalweg.rule import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,15 +14,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.fixture
-def registry():
-    before = dict(REGISTRY)
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
-
-
-def test_python_blocks_run(tmp_path, monkeypatch, capsys, registry):
+def test_python_blocks_run(tmp_path, monkeypatch, capsys, names):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks("python"):

@@ -1,7 +1,8 @@
 """Rules as written: on every array library, against independent formulas, and by name."""
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 import thalweg
+import thalweg.jax
+import thalweg.numpy
 import thalweg.torch
 from helpers import FORMS, copies, difference, eager, gradients, parameters, train
-from thalweg import Rule, Scalar, hyper
-from thalweg.ops import sqrt, where
+from thalweg import Rule, Scalar, Treatment, chain, hyper
+from thalweg.ops import minimum, sqrt, where
 from thalweg.schedules import Constant
 
 STEPS = 20
@@ -168,7 +171,7 @@ def test_radam_waits_until_its_divisor_can_be_trusted() -> None:
 # -- a rule of one's own -------------------------------------------------------------------------
 
 
-class Warmed(Rule, register=False):
+class Warmed(Rule):
     """Momentum whose own hyperparameter holds the rate back at first."""
 
     lr: Scalar = 0.1
@@ -217,7 +220,7 @@ def test_a_rule_says_what_its_hyperparameters_are() -> None:
 
 @pytest.mark.parametrize("returned", [lambda g, m: g, lambda g, m: (g, m, m)])
 def test_returning_the_wrong_number_of_slots_is_an_error(returned: Callable[[Any, Any], Any]) -> None:
-    class Wrong(Rule, register=False):
+    class Wrong(Rule):
         def update(self, g, m=0):  # type: ignore[no-untyped-def]
             return returned(g, m)
 
@@ -228,7 +231,7 @@ def test_returning_the_wrong_number_of_slots_is_an_error(returned: Callable[[Any
 
 
 def test_branching_on_a_value_is_an_error_that_says_what_to_write() -> None:
-    class Branches(Rule, register=False):
+    class Branches(Rule):
         def update(self, g):  # type: ignore[no-untyped-def]
             return g if g > 0 else -g
 
@@ -237,7 +240,7 @@ def test_branching_on_a_value_is_an_error_that_says_what_to_write() -> None:
 
 
 def test_branching_on_a_schedule_or_number_of_a_rule_is_an_error_too() -> None:
-    class Branches(Rule, register=False):
+    class Branches(Rule):
         lr: Scalar = 0.1
 
         def update(self, g):  # type: ignore[no-untyped-def]
@@ -250,28 +253,23 @@ def test_branching_on_a_schedule_or_number_of_a_rule_is_an_error_too() -> None:
 @pytest.mark.parametrize("taken", ["_hidden", "sqrt", "where"])
 def test_names_that_kernels_need_are_refused(taken: str) -> None:
     with pytest.raises(TypeError, match=f"'{taken}' is taken; give the field or slot another name"):
-        type(
-            "Takes",
-            (Rule,),
-            {"__annotations__": {taken: Scalar}, taken: 0.5, "update": lambda self, g: g},
-            register=False,
-        )
+        type("Takes", (Rule,), {"__annotations__": {taken: Scalar}, taken: 0.5, "update": lambda self, g: g})
     namespace: dict[str, Any] = {}
     exec(f"def update(self, g, {taken}=0): return g, {taken}", namespace)
     with pytest.raises(TypeError, match=f"'{taken}' is taken"):
-        type("Takes", (Rule,), {"update": namespace["update"]}, register=False)
+        type("Takes", (Rule,), {"update": namespace["update"]})
 
 
 def test_a_slot_says_where_it_starts() -> None:
     with pytest.raises(TypeError, match="'gradient' is none of t, g, p"):
 
-        class Typo(Rule, register=False):
+        class Typo(Rule):
             def update(self, gradient):  # type: ignore[no-untyped-def]
                 return gradient
 
     with pytest.raises(TypeError, match="'s' is none of t, g, p"):
 
-        class Nowhere(Rule, register=False):
+        class Nowhere(Rule):
             def update(self, g, s="nowhere"):  # type: ignore[no-untyped-def]
                 return g, s
 
@@ -346,6 +344,160 @@ def test_a_scheduled_value_may_be_replaced_and_back() -> None:
     assert scheduled.at(5) == thalweg.Adam(lr=0.3)
     assert scheduled.replaced(lr=0.1).at(2) == rule
     assert rule.at(2) is rule
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("lr", 0.01, "lr: Scalar = 0.01"),
+        ("steps", 3, "steps: Scalar = 3"),
+        ("flag", True, "flag: bool = True"),
+        ("momentum", None, r"momentum: Scalar \| None = None"),
+        ("lr", np.float64(0.5), "lr: Scalar = np.float64"),
+    ],
+)
+@pytest.mark.parametrize("base", [Rule, Treatment])
+def test_a_number_without_a_type_is_refused(base: type, name: str, value: Any, right: str) -> None:
+    with pytest.raises(TypeError, match=f"Plain: {name} = .* has no type, .*write {right}"):
+        type("Plain", (base,), {name: value, "update": lambda self, g: g})
+
+
+def test_a_default_that_would_not_change_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"lr = 0\.5 has no type"):
+
+        class Faster(thalweg.Adam):
+            lr = 0.5
+
+
+def test_what_is_no_hyperparameter_needs_no_type() -> None:
+    class Free(Rule):
+        lr: Scalar = 0.1
+        paper: ClassVar[int] = 2026
+        title = "a word"
+        _scale = 2.0
+
+        @property
+        def double(self) -> Any:
+            return 2 * self.lr
+
+        def update(self, g: Any) -> Any:
+            return self.double * g * self._scale
+
+    class Guarded(Treatment):
+        guarded = True
+
+    assert chain(Guarded(), Free()).values == {"lr": 0.1}
+    assert chain(Guarded(), Free()).guarded
+
+
+# -- numbers and functions -----------------------------------------------------------------------
+
+
+class Endless(Rule):
+    """Infinities and NaN as constants, in scalar lines, element lines and the initial state."""
+
+    lr: Scalar = 0.5
+
+    def update(self, t: Any, g: Any, least: Any = math.inf) -> Any:
+        least = minimum(least, where(g > -math.inf, g, math.nan))
+        rate = where(t < math.inf, self.lr, math.inf)
+        return rate * where(least < math.inf, least, -math.inf), least
+
+
+def test_infinities_are_constants_like_others() -> None:
+    rule, p = Endless(), np.linspace(1, 2, 5)
+    grads = [np.array([1.0, -2.0, 3.0, -4.0, 0.5]) * k for k in (1.0, -0.5, 2.0)]
+    wanted = eager(rule, p, grads)
+    assert np.isfinite(wanted).all()
+    in_numpy, in_torch = p.copy(), torch.tensor(p, requires_grad=True)
+    ours = thalweg.numpy.Optimizer(rule)
+    for g in grads:
+        ours.update(in_numpy, g)
+    train(thalweg.torch.Optimizer([in_torch], rule), [in_torch], [[torch.tensor(g)] for g in grads])
+    np.testing.assert_allclose(in_numpy, wanted, rtol=1e-15)
+    np.testing.assert_allclose(in_torch.detach(), wanted, rtol=1e-15)
+    transform = thalweg.jax.optimizer(rule)
+    in_jax = np.asarray(p, np.float32)
+    state = transform.init(in_jax)
+    for g in grads:
+        updates, state = transform.update(g.astype(np.float32), state, in_jax)
+        in_jax = in_jax + updates
+    np.testing.assert_allclose(in_jax, wanted, rtol=1e-6)
+    program = thalweg.trace(rule)
+    assert "∞" in program.unicode()
+    assert r"\infty" in program.latex()
+
+
+@pytest.mark.parametrize("asarray", [float, np.asarray], ids=["numbers", "arrays"])
+def test_numbers_follow_ieee_754_as_the_kernel_does(asarray: Any) -> None:
+    """RAdam's ρ∞ is 4 at β₂ = 0.6, where its rectification divides by zero."""
+    rule, p = thalweg.RAdam(lr=0.1, beta_2=0.6), np.ones(1)
+    optimizer = thalweg.numpy.Optimizer(rule)
+    grads = [np.full(1, x) for x in (1.0, -2.0, 0.5, 3.0, 1.0, -1.0)]
+    for g in grads:
+        optimizer.update(p, g)
+    found = eager(rule, asarray(1.0), [asarray(g[0]) for g in grads])
+    np.testing.assert_allclose(found, p[0], rtol=1e-12)
+
+
+class Breaks(Rule):
+    """What Python's own numbers have exceptions for, of numbers alone."""
+
+    lr: Scalar = 0.0
+
+    def update(self, t: Any, g: Any, s: Any = 0) -> Any:
+        bad = 1 / self.lr + (self.lr - 0.5) ** 0.5 + 10.0 ** (400 * t) + self.lr**-1.0
+        return g * where(bad > 0, bad, 1.0), s + 1 / self.lr
+
+
+def test_a_number_divides_by_zero_as_an_array_does() -> None:
+    for g in (2.0, np.float64(2.0), np.full(2, 2.0), torch.full((2,), 2.0)):
+        step, new = Breaks().advance(1, g, g, {"s": 0.0})
+        np.testing.assert_array_equal(step, g)  # NaN is not above 0
+        assert new["s"] == math.inf
+    p = np.zeros(1)
+    thalweg.numpy.Optimizer(Breaks()).update(p, np.full(1, 2.0))
+    assert p.tolist() == [-2.0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (lambda g: np.sign(g), r"np\.sign is not for an update rule, .*; use thalweg\.ops\.sign"),
+        (lambda g: np.absolute(g), r"use thalweg\.ops\.abs"),
+        (lambda g: np.maximum(g, 0), r"np\.maximum .* use thalweg\.ops\.maximum"),
+        (lambda g: np.clip(g, -1, 1), r"use thalweg\.ops\.(clip|maximum|minimum)"),
+        (lambda g: np.where(g > 0, g, 0), r"np\.where .* use thalweg\.ops\.where"),
+        (lambda g: np.cbrt(g), r"np\.cbrt .* use those of thalweg\.ops \(sqrt, exp"),
+        (lambda g: np.linalg.norm(g), r"use those of thalweg\.ops|use thalweg\.ops"),
+        (lambda g: torch.sign(g), r"torch\.sign .* use thalweg\.ops\.sign"),
+        (lambda g: torch.clamp(g, 0), r"torch\.clamp .* use thalweg\.ops\.clip"),
+        (lambda g: max(g, 0), r"thalweg\.ops\.maximum\(a, b\)"),
+        (lambda g: min(g, 0), r"minimum\(a, b\) for Python's max and min"),
+        (lambda g: math.sqrt(g), r"use those of thalweg\.ops \(sqrt, exp"),
+        (lambda g: math.floor(g), r"use those of thalweg\.ops"),
+        (lambda g: float(g), r"use those of thalweg\.ops"),
+        (lambda g: round(g), r"use thalweg\.ops\.floor\(x \+ 0\.5\)"),
+        (lambda g: g.mean(), r"speaks of one entry, which has no 'mean'"),
+    ],
+)
+def test_functions_of_others_name_the_right_one(wrong: Callable[[Any], Any], right: str) -> None:
+    class Wrong(Rule):
+        def update(self, g: Any) -> Any:
+            return wrong(g)
+
+    with pytest.raises((TypeError, AttributeError), match=right):
+        thalweg.trace(Wrong())
+
+
+def test_numpys_numbers_are_numbers_beside_symbols() -> None:
+    class Scaled(Rule):
+        def update(self, g: Any) -> Any:
+            return np.float64(2.0) * g / np.float32(4.0) + np.int64(1)
+
+    p = np.zeros(1)
+    thalweg.numpy.Optimizer(Scaled()).update(p, np.ones(1))
+    assert p.tolist() == [-1.5]
 
 
 # -- names ---------------------------------------------------------------------------------------
@@ -428,7 +580,7 @@ def test_annotations_may_be_strings() -> None:
     namespace: dict[str, Any] = {"Rule": thalweg.Rule, "Scalar": thalweg.Scalar}
     source = (
         "from __future__ import annotations\n"
-        "class Late(Rule, register=False):\n"
+        "class Late(Rule):\n"
         "    lr: Scalar = 0.1\n"
         "    momentum: Scalar | None = None\n"
         "    flag: bool = False\n"

@@ -203,7 +203,7 @@ import thalweg
 class Mine(torch.optim.SGD):
     pass
 
-class Drift(thalweg.Rule, register=False):
+class Drift(thalweg.Rule):
     lr: float = 0.1
 
     def update(self, t, g):

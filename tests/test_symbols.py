@@ -81,7 +81,7 @@ def test_a_comparison_is_an_expression_without_a_truth(op: str) -> None:
 
     made = getattr(operator, op)(x, y)
     assert made.op == op
-    with pytest.raises(TypeError, match=r"write where\(condition, a, b\)"):
+    with pytest.raises(TypeError, match=r"write thalweg.ops.where\(condition, a, b\)"):
         bool(made)
 
 

@@ -15,7 +15,7 @@ from thalweg import (
     hyper,
     schedules,
 )
-from thalweg.ops import abs, sqrt
+from thalweg.ops import abs
 from thalweg.testing import check_rule
 
 
@@ -43,36 +43,28 @@ def test_what_is_no_rule_is_refused():
         check_rule("adam")
 
 
-class Uphill(Rule, register=False):
+class Uphill(Rule):
     lr: Scalar = 0.1
 
     def update(self, t, g):
         return -self.lr * g
 
 
-class Unnamed(Rule, register=False):
+class Unnamed(Rule):
     gamma: Scalar = 0.5
 
     def update(self, t, g):
         return self.gamma * g
 
 
-class ZeroByZero(Rule, register=False):
+class ZeroByZero(Rule):
     lr: Scalar = 0.1
 
     def update(self, t, g):
         return self.lr * g / abs(g)
 
 
-class Entangled(Rule, register=False):
-    lr: Scalar = 0.1
-
-    def update(self, t, g, v=0):
-        v = v + (g * g).mean() if hasattr(g, "mean") else v + g * g
-        return self.lr * g / sqrt(v + 1), v
-
-
-class OutOfRange(Rule, register=False):
+class OutOfRange(Rule):
     gamma: Scalar = hyper(0.5, symbol="c", meaning="a share", low=0, high=1, search=(0.5, 2.0))
 
     def update(self, t, g):
@@ -86,7 +78,6 @@ class OutOfRange(Rule, register=False):
         (Unnamed(), "gamma has no meaning"),
         (OutOfRange(), r"search range of gamma ends outside \[0, 1\]"),
         (ZeroByZero(), "stay finite"),
-        (Entangled(), "depends on that entry alone"),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, Rule) else "",
 )

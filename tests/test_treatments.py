@@ -24,11 +24,14 @@ from thalweg import (
     Maximize,
     Momentum,
     Rule,
+    Scalar,
     SkipNonFinite,
     Treatment,
     chain,
     trace,
 )
+from thalweg.statefile import State
+from thalweg.treatments import Chain
 
 STEPS = 10
 
@@ -227,10 +230,13 @@ def test_a_chain_is_a_rule() -> None:
     assert chain(Adam(0.1)) == Adam(0.1)
 
 
-def test_a_chain_within_a_chain() -> None:
+def test_a_chain_within_a_chain_is_one_chain() -> None:
     rule = chain(ClipByValue(0.5), chain(L2(0.3), SkipNonFinite(), Adam(0.1)))
     flat = chain(ClipByValue(0.5), L2(0.3), SkipNonFinite(), Adam(0.1))
     assert rule.guarded
+    assert rule == flat == Chain((ClipByValue(0.5),), Chain((L2(0.3), SkipNonFinite()), Adam(0.1)))
+    assert trace(rule) is trace(flat)
+    assert State.of(rule, 3, {}, {}).rebuilt() == flat
     assert rule.values == flat.values
     (p,) = parameters((6,))
     grads = gradients([p], STEPS)
@@ -246,6 +252,14 @@ def test_a_chain_within_a_chain() -> None:
 def test_two_hyperparameters_of_one_name_are_an_error(links: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"brings a second '(l2|weight_decay)'"):
         chain(*links)
+
+
+def test_a_flag_may_not_come_twice_either() -> None:
+    class Upwards(Treatment):
+        up: bool = True
+
+    with pytest.raises(ValueError, match="chain: Upwards brings a second 'up', which Turned has"):
+        chain(Turned(), Upwards(), SGD())
 
 
 @pytest.mark.parametrize("links", [(L2(0.1),), (SGD(), L2(0.1)), (SGD(), Adam()), ("l2", SGD()), (L2, SGD())])
@@ -281,6 +295,36 @@ class OnlyUp(Treatment):
 
     def step(self, step: Any, lr: Any, given: Any) -> Any:
         return step + lr
+
+
+class Turned(Treatment):
+    """A treatment with a flag, and a hyperparameter that it can do without."""
+
+    up: bool = False
+    factor: Scalar | None = None
+
+    def gradient(self, g: Any, given: Any) -> Any:
+        g = g if self.factor is None else g * self.factor
+        return -g if self.up else g
+
+
+@pytest.mark.parametrize(
+    ("link", "wanted"), [(Turned(), 3.0), (Turned(up=True), -3.0), (Turned(True, 2.0), -6.0)]
+)
+def test_flags_of_treatments_choose_the_form(link: Treatment, wanted: float) -> None:
+    rule = chain(link, SGD(0.5))
+    assert [*rule.values] == (["lr"] if link.values == {} else ["factor", "lr"])
+    (p,) = parameters((3,))
+    p.data.zero_()
+    train(thalweg.torch.Optimizer([p], rule), [p], [[torch.full((3,), 3.0)]])
+    assert p.tolist() == pytest.approx([-0.5 * wanted] * 3)
+    state = State.of(rule, 1, {}, {})
+    assert (state.flags, state.rebuilt()) == ({"up": link.up}, rule)  # type: ignore[attr-defined]
+
+
+def test_a_treatment_says_what_it_does_not_know() -> None:
+    with pytest.raises(thalweg.UnknownHyperparameterError, match="did you mean 'clip_norm'"):
+        ClipByNorm(clipnorm=1.0)  # type: ignore[call-arg]
 
 
 def test_a_treatment_of_ones_own() -> None:

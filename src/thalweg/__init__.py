@@ -41,7 +41,7 @@ from thalweg.treatments import (
 )
 
 # After the package of that name: `thalweg.rules()` lists names, `thalweg.rules.Adam` is a rule.
-from thalweg.registry import get, rules  # isort: skip
+from thalweg.registry import get, register, rules  # isort: skip
 
 if TYPE_CHECKING:
     from thalweg import solvers as solvers
@@ -96,6 +96,7 @@ __all__ = [
     "chain",
     "get",
     "hyper",
+    "register",
     "rules",
     "schedules",
     "trace",

@@ -15,8 +15,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 class UnknownRuleError(ValueError):
     """No rule has that name."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no rule is named {name!r}; {nearest(name, known)}")
+    def __init__(self, name: str, known: Iterable[str] = (), why: str = "") -> None:
+        super().__init__(f"no rule is named {name!r}; {why or nearest(name, known)}")
 
 
 class UnknownDialectError(ValueError):

@@ -22,10 +22,10 @@ from thalweg.guide import GUIDES, SWITCHES
 from thalweg.hyperparameters import describe
 from thalweg.printing import plain_name, plain_symbol, width
 from thalweg.program import trace
-from thalweg.registry import find, get, rules
-from thalweg.rule import ALIASES, REGISTRY, Rule, is_flag
+from thalweg.registry import ALIASES, find, get, rules, standard_name
+from thalweg.rule import Rule, is_flag
 from thalweg.schedules import Step
-from thalweg.treatments import Chain
+from thalweg.statefile import apart
 
 __all__ = ["dialects_of", "differences", "explain", "table_of_dialects"]
 
@@ -71,13 +71,13 @@ def explain(rule: Rule | str, dialect: str = "paper", *, latex: bool = False) ->
         forms = {name: get(rule, dialect=name) for name in dialects_of(kind)}
         chosen = get(rule, dialect=dialect)
     elif isinstance(rule, Rule):
-        kind, chosen = type(_inner(rule)), rule
+        kind, chosen = type(apart(rule)[1]), rule
         forms = {"yours": rule} | {
-            name: get(kind.__name__, dialect=name) for name in dialects_of(kind) if kind in REGISTRY.values()
+            name: get(kind, dialect=name) for name in dialects_of(kind) if standard_name(kind)
         }
     else:
         raise TypeError(f"explain takes a rule or a rule's name, such as 'adam'; got {rule!r}")
-    guide = GUIDES.get(kind.__name__) if kind in REGISTRY.values() else None
+    guide = GUIDES.get(standard_name(kind))
     sections = {
         "": _wrapped(" ".join([_docstring(kind).partition("\n")[0], *([guide.how] if guide else [])])),
         "Formula": [*_formula(chosen, forms, latex)],
@@ -100,12 +100,12 @@ def explain(rule: Rule | str, dialect: str = "paper", *, latex: bool = False) ->
 
 def dialects_of(kind: type[Rule]) -> list[str]:
     """The dialects whose framework has the rule; the paper's first, which has every rule."""
-    return ["paper", *(name for name, known in SPELLINGS.items() if kind.__name__ in known)]
+    return ["paper", *(name for name, known in SPELLINGS.items() if standard_name(kind) in known)]
 
 
 def differences(kind: type[Rule], dialect: str) -> str:
     """What a dialect sets otherwise than the paper, such as "lr=0.001, epsilon_in_root"."""
-    values = DIALECTS[dialect].get(kind.__name__, {})
+    values = DIALECTS[dialect].get(standard_name(kind), {})
     return ", ".join(
         ("" if value else "not ") + name if isinstance(value, bool) else f"{name}={_value(value)}"
         for name, value in values.items()
@@ -133,15 +133,8 @@ def table_of_dialects(names: Sequence[str] | None = None) -> str:
     return "\n".join(lines[:-1])
 
 
-def _inner(rule: Rule) -> Rule:
-    """The rule within treatments."""
-    while isinstance(rule, Chain):
-        rule = rule.rule
-    return rule
-
-
 def _title(kind: type[Rule]) -> str:
-    also = [alias for alias, name in ALIASES.items() if REGISTRY[name] is kind]
+    also = [alias for alias, name in ALIASES.items() if name == standard_name(kind)]
     return kind.__name__ + (f" (also {', '.join(also)})" if also else "")
 
 
@@ -180,14 +173,14 @@ def _starts(chosen: Rule) -> Iterator[tuple[str, str]]:
 
 def _hyperparameters(chosen: Rule, kind: type[Rule]) -> Iterator[str]:
     """Each one's name, symbol, range and meaning; then what each switch does."""
-    described = {f.name: describe(f) for f in fields(kind) if not is_flag(f)} | chosen.hyperparameters  # type: ignore[arg-type]
+    described = {f.name: describe(f) for f in fields(kind) if not is_flag(f)} | chosen.hyperparameters
     described = {name: described[name] for name in _in_order(chosen, kind) if name in described}
     symbols = {name: about.symbol for name, about in described.items()} | trace(chosen).symbols
     yield from _table(
         [[name, plain_symbol(symbols[name], name), h.range, h.meaning] for name, h in described.items()],
         left=4,
     )
-    switches = [f.name for f in fields(kind) if is_flag(f)]  # type: ignore[arg-type]
+    switches = [f.name for f in fields(kind) if is_flag(f)]
     for name in switches:
         yield from _hanging(f"{name}: ", SWITCHES.get(name, "yes or no"))
 
@@ -206,11 +199,11 @@ def _defaults(forms: Mapping[str, Rule], kind: type[Rule]) -> Iterator[str]:
 
 
 def _shown(form: str, rule: Rule, kind: type[Rule], name: str) -> str:
-    inner = _inner(rule)
+    inner = apart(rule)[1]
     if name not in rule.values and not hasattr(inner, name):
         return "–"
     text = _value(rule.values.get(name, getattr(inner, name, None)))
-    spelling = SPELLINGS.get(form, {}).get(kind.__name__, "")
+    spelling = SPELLINGS.get(form, {}).get(standard_name(kind), "")
     given = spelling.partition("(")[2].replace("learning_rate", "lr").rstrip(")").split(", ")
     return f"({text})" if {name, f"{name}="} & {*given} else text
 
@@ -236,7 +229,7 @@ def _dialects(forms: Mapping[str, Rule], kind: type[Rule]) -> Iterator[str]:
             for names in _grouped({name: f"{trace(rule)} {rule.values}" for name, rule in compared.items()})
         ]
     yield from _table(rows, left=1)
-    kept = " and ".join(name for name in _OWN if name in (f.name for f in fields(kind)))  # type: ignore[arg-type]
+    kept = " and ".join(name for name in _OWN if name in (f.name for f in fields(kind)))
     keeps = f"; each dialect keeps its own {kept}" if kept else ""
     yield from _wrapped(
         f"(200 noisy steps down a quadratic of condition 10⁶, lr a tenth after step 100{keeps})"
@@ -304,7 +297,7 @@ def _cost(chosen: Rule) -> Iterator[str]:
 
 def _in_order(rule: Rule, kind: type[Rule]) -> list[str]:
     """Every hyperparameter and switch, in the order of declaration, those of treatments last."""
-    own = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    own = [f.name for f in fields(kind)]
     return [*own, *(name for name in rule.values if name not in own)]
 
 

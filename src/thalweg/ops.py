@@ -5,12 +5,14 @@ JAX, …), on symbols while a rule is traced, and on plain numbers. They follow 
 for a division by zero or the root of a negative number, and NaN stays NaN.
 """
 
-import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
+
+from thalweg.symbols import OPERATIONS, Value, plainly
 
 __all__ = [
     "abs",
@@ -33,16 +35,27 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, int | float)
 
 
+def _on_values(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that also takes what stands for an entry while a rule runs as it is written."""
+
+    @wraps(function)
+    def lifted(*xs: Any) -> Any:
+        if any(isinstance(x, Value) for x in xs):
+            return Value(function(*map(plainly, xs)))
+        return function(*xs)
+
+    return lifted
+
+
 def _elementwise(name: str, meaning: str) -> Callable[[Any], Any]:
     def function(x: Any) -> Any:
         if _is_number(x):
-            with np.errstate(all="ignore"):
-                return float(getattr(np, name)(float(x)))
+            return float(OPERATIONS[name](float(x)))
         return getattr(array_namespace(x), name)(x)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = meaning
-    return function
+    return _on_values(function)
 
 
 sqrt = _elementwise("sqrt", "√x; NaN below zero.")
@@ -64,22 +77,25 @@ def _as_arrays(*xs: Any) -> tuple[Any, ...]:
     return xp, *(xp.full_like(first, x) if _is_number(x) else x for x in xs)
 
 
+@_on_values
 def maximum(a: Any, b: Any) -> Any:
     """The larger of the two, entry by entry; NaN if either is."""
     if _is_number(a) and _is_number(b):
-        return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+        return OPERATIONS["maximum"](a, b)
     xp, a, b = _as_arrays(a, b)
     return xp.maximum(a, b)
 
 
+@_on_values
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of the two, entry by entry; NaN if either is."""
     if _is_number(a) and _is_number(b):
-        return math.nan if math.isnan(a) or math.isnan(b) else min(a, b)
+        return OPERATIONS["minimum"](a, b)
     xp, a, b = _as_arrays(a, b)
     return xp.minimum(a, b)
 
 
+@_on_values
 def clip(x: Any, low: Any, high: Any) -> Any:
     """`x` brought into [low, high]; NaN stays NaN."""
     return minimum(maximum(x, low), high)
@@ -88,11 +104,12 @@ def clip(x: Any, low: Any, high: Any) -> Any:
 def norm(x: Any) -> Any:
     """The Euclidean norm of an array. A rule does not call it: it asks for `norm` or `global_norm`."""
     if _is_number(x):
-        return math.fabs(x)
+        return OPERATIONS["abs"](x)
     xp = array_namespace(x)
     return xp.sqrt(xp.sum(x * x))
 
 
+@_on_values
 def where(condition: Any, a: Any, b: Any) -> Any:
     """`a` where the condition holds, `b` elsewhere."""
     if isinstance(condition, bool | np.bool_):

@@ -75,7 +75,12 @@ def write_call(op: str, args: list[str]) -> str:
 
 @cache
 def _number(x: float) -> str:
-    return repr(int(x)) if float(x).is_integer() and abs(x) < 1e15 else repr(float(x))
+    return repr(int(x)) if float(x).is_integer() and abs(x) < 1e15 else write_float(x)
+
+
+def write_float(x: float) -> str:
+    """A float as Python source: a literal, of infinities and NaN too."""
+    return repr(float(x)).replace("inf", "1e999").replace("nan", "(1e999 - 1e999)")
 
 
 def to_python(
@@ -302,7 +307,7 @@ def _indexed(name: str, index: str) -> str:
 
 def _write(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
     if not isinstance(x, Expr):
-        return f"{x:g}", _ATOM if x >= 0 else _SUM
+        return f"{x:g}".replace("inf", r"\infty"), _ATOM if x >= 0 else _SUM
 
     def at_least(rank: int, argument: Any) -> str:
         text, own = _write(argument, names)
@@ -373,7 +378,7 @@ def _plainly(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
     A fraction binds less than a product here, so that a factor which is one gets parentheses.
     """
     if not isinstance(x, Expr):
-        return f"{x:g}".replace("-", "−"), _ATOM if x >= 0 else _SUM
+        return f"{x:g}".replace("-", "−").replace("inf", "∞"), _ATOM if x >= 0 else _SUM
 
     def at_least(rank: int, argument: Any) -> str:
         text, own = _plainly(argument, names)

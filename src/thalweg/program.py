@@ -197,7 +197,7 @@ def _trace(rule: Rule) -> Program:
     symbolic = rule.with_values({name: symbol(name) for name in rule.hyperparameters})
     norm, global_norm = map(_norm, NORMS)
     (step, new), names = _with_names(
-        symbolic, lambda: symbolic.advance(**inputs, state=slots, norm=norm, global_norm=global_norm)
+        symbolic, lambda: symbolic.compute(**inputs, state=slots, norm=norm, global_norm=global_norm)
     )
     # A slot that this form never reads and never changes is not part of it.
     read = {e.name for e in walk(step, *(v for k, v in new.items() if v is not slots[k])) if e.op == "symbol"}

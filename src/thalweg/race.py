@@ -318,7 +318,7 @@ def code(method: Rule | Solver) -> str:
     """A method as one would write it, with every setting: Adam(lr=0.1, beta_1=0.9, …)."""
     if isinstance(method, Solver):
         return method.title
-    flags = [f.name for f in fields(method) if is_flag(f) and getattr(method, f.name)]  # type: ignore[arg-type]
+    flags = [f.name for f in fields(method) if is_flag(f) and getattr(method, f.name)]
     settings = [f"{name}={written(value)}" for name, value in method.values.items()]
     return f"{_title(method)}({', '.join([*settings, *(f'{flag}=True' for flag in flags)])})"
 

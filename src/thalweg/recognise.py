@@ -284,7 +284,7 @@ def _forms(rules: Iterable[str | Rule], values: Mapping[str, Any]) -> list[tuple
 
 
 def _why_none(values: Mapping[str, Any]) -> str:
-    known = sorted({field.name for name in registered() for field in fields(find(name))})  # type: ignore[arg-type]
+    known = sorted({field.name for name in registered() for field in fields(find(name))})
     for name in values:
         if _fold(name) not in {*map(_fold, known), *SYNONYMS}:
             return f"no rule has a hyperparameter {name!r}; {nearest(name, known)}"

@@ -1,14 +1,20 @@
 """Rules by name."""
 
 import difflib
+import importlib
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from thalweg.dialects import DIALECTS
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, nearest
-from thalweg.rule import ALIASES, REGISTRY, Rule
+from thalweg.rule import Rule
+from thalweg.rules import RULES
+from thalweg.treatments import TREATMENTS, Treatment
+
+T = TypeVar("T")
 
 # Names that other libraries use for the same hyperparameter. `decay` is none: in Optax it is ρ, in old
 # Keras the time decay of the learning rate.
@@ -23,43 +29,178 @@ SYNONYMS = {
 }
 
 
+# Further names of the built-in rules.
+ALIASES = {
+    "gd": "SGD",
+    "gradient_descent": "SGD",
+    "heavy_ball": "Momentum",
+    "sgd_momentum": "Momentum",
+    "nag": "Nesterov",
+    "nesterov_momentum": "Nesterov",
+    "adam_amsgrad": "AMSGrad",
+}
+
+# Rules by name: the built-in ones, then those that were registered.
+_rules: dict[str, type[Rule]] = {kind.__name__: kind for kind in RULES}
+_standard: dict[str, type] = {kind.__name__: kind for kind in (*RULES, *TREATMENTS)}
+
+
 class Rules:
-    """All registered rules: `rules()` lists their names as `get` takes them; `rules.Adam` is one."""
+    """All rules that have a name: `rules()` lists these as `get` takes them; `rules.Adam` is one."""
 
     def __call__(self) -> list[str]:
-        """Names of all registered rules."""
-        return [name.lower() for name in REGISTRY]
+        """Names of the built-in rules, then of those registered."""
+        return [name.lower() for name in _rules]
 
     def __getattr__(self, name: str) -> type[Rule]:
-        if name not in REGISTRY:
-            raise AttributeError(f"no rule is named {name!r}; {nearest(name, REGISTRY)}")
-        return REGISTRY[name]
+        if name not in _rules:
+            raise AttributeError(f"no rule is named {name!r}; {nearest(name, _rules)}")
+        return _rules[name]
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *REGISTRY]
+        return [*super().__dir__(), *_rules]
 
 
 rules = Rules()
 
 
-def find(name: str) -> type[Rule]:
-    """The rule of that name; capitals, underscores, hyphens and spaces make no difference.
+def register(rule: type[Rule], name: str | None = None) -> type[Rule]:
+    """Give a rule of one's own a name, by which `get`, files and every front end know it from here on.
+
+    Args:
+        rule: the class.
+        name: None: the class's own.
+
+    Returns:
+        the class, so that it may stand as a decorator.
+
+    Raises:
+        TypeError: `rule` is not a class of rules.
+        ValueError: another rule has the name, or it has neither letters nor digits.
+    """
+    if not (isinstance(rule, type) and issubclass(rule, Rule) and rule is not Rule):
+        raise TypeError(f"register takes a class of rules, such as class Mine(thalweg.Rule); got {rule!r}")
+    name = rule.__name__ if name is None else name
+    holder = _folded().get(_fold(name))
+    again = holder is not None and _place(holder) == _place(rule)  # the same class, defined anew
+    if not _fold(name) or ":" in name:
+        raise ValueError(f"a rule's name is made of letters, digits and underscores, got {name!r}")
+    if holder is not None and (not again or standard_name(holder)):
+        raise ValueError(
+            f"the name {name!r} is taken by {holder.__module__}.{holder.__qualname__}; give another, as "
+            f'register({rule.__name__}, name="my_{name.lower()}")'
+        )
+    for known in [known for known in _rules if _fold(known) == _fold(name)]:
+        del _rules[known]
+    _rules[name] = rule
+    return rule
+
+
+def find(name: str | type[Rule], *, importing: bool = True) -> type[Rule]:
+    """The rule of a name; capitals, underscores, hyphens and spaces make no difference.
+
+    Args:
+        name: of a built-in or registered rule; "module:Name" of one's own; or a class, which is returned.
+        importing: whether the module is imported; a name that stands in a file imports nothing.
 
     Raises:
         UnknownRuleError: no rule has the name; the message names the nearest.
     """
-    folded = {_fold(known): rule for known, rule in REGISTRY.items()}
-    folded |= {_fold(alias): REGISTRY[known] for alias, known in ALIASES.items()}
-    if _fold(name) not in folded:
-        raise UnknownRuleError(name, rules())
-    return folded[_fold(name)]
+    if isinstance(name, type) and issubclass(name, Rule):
+        return name
+    if ":" in name:
+        try:
+            return class_named(name, Rule, importing)
+        except ValueError as error:
+            raise UnknownRuleError(name, why=str(error)) from None
+    known = _folded()
+    if _fold(name) not in known:
+        own = next((kind for kind in _subclasses(Rule) if _fold(kind.__name__) == _fold(name)), None)
+        why = (
+            ""
+            if own is None
+            else (
+                f"{_place(own)} is known by its place only: give the class or {_place(own)!r}, or call "
+                f"thalweg.register({own.__name__}) first"
+            )
+        )
+        raise UnknownRuleError(name, rules(), why)
+    return known[_fold(name)]
 
 
-def get(name: str, *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
+def find_treatment(name: str) -> type[Treatment]:
+    """The treatment that a file names; nothing is imported.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if ":" in name:
+        try:
+            return class_named(name, Treatment, importing=False)
+        except ValueError as error:
+            raise ValueError(f"no treatment is named {name!r}; {error}") from None
+    known = {kind.__name__: kind for kind in TREATMENTS}
+    if name not in known:
+        raise ValueError(f"no treatment is named {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def name_of(kind: type[Rule] | type[Treatment]) -> str:
+    """The name by which a rule or a treatment is found again: its own, or "module:Name"."""
+    named = next((name.lower() for name, known in _rules.items() if known is kind), "")
+    return named or standard_name(kind) or _place(kind)
+
+
+def standard_name(kind: type) -> str:
+    """The name under which dialects, spellings and guides know a rule or a treatment; "" for one's own."""
+    return kind.__name__ if _standard.get(kind.__name__) is kind else ""
+
+
+def class_named(name: str, base: type[T], importing: bool) -> type[T]:
+    """The class "module:Name".
+
+    Raises:
+        ValueError: there is none, of that base.
+    """
+    module, _, path = name.partition(":")
+    if importing:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the user's module may raise
+            raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from None
+    found = [kind for kind in _subclasses(base) if _place(kind) == name]
+    if found:
+        return found[-1]  # of those that were defined there one after the other
+    if importing:
+        here = getattr(sys.modules[module], path, None)  # from elsewhere
+        if isinstance(here, type) and issubclass(here, base):
+            return here
+        raise ValueError(f"{module} has no class {path!r} of {base.__name__}s")
+    raise ValueError(f"import {module} first, which defines it: a file imports nothing")
+
+
+def _place(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _subclasses(kind: type[T]) -> Iterator[type[T]]:
+    for own in kind.__subclasses__():
+        yield own
+        yield from _subclasses(own)
+
+
+def _folded() -> dict[str, type[Rule]]:
+    """Every rule that has a name, by its names, folded."""
+    aliases = {_fold(alias): _rules[known] for alias, known in ALIASES.items()}
+    return {_fold(known): rule for known, rule in _rules.items()} | aliases
+
+
+def get(name: str | type[Rule], *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
     """A rule by name: `get("adam", lr=0.01)`, `get("NAdam", dialect="keras")`.
 
     Args:
-        name: as in `rules()`, in any spelling ("ada_grad", "NAdam").
+        name: as in `rules()`, in any spelling ("ada_grad", "NAdam"); "module:Name" of a rule of one's own,
+            which is imported; or a class of rules.
         dialect: whose arithmetic and defaults: "paper", "torch", "keras", "tf1" or "optax".
         hyperparameters: values other than the dialect's; spellings such as `beta1`, `eps` and
             `learning_rate` are understood.
@@ -71,7 +212,7 @@ def get(name: str, *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
     rule = find(name)
     if dialect not in DIALECTS:
         raise UnknownDialectError(dialect, DIALECTS)
-    return rule(**{**DIALECTS[dialect].get(rule.__name__, {}), **spelled(rule, hyperparameters)})
+    return rule(**{**DIALECTS[dialect].get(standard_name(rule), {}), **spelled(rule, hyperparameters)})
 
 
 def spelled(rule: type[Rule], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +222,7 @@ def spelled(rule: type[Rule], hyperparameters: Mapping[str, Any]) -> dict[str, A
         UnknownHyperparameterError: it has none of such a name; the message names the nearest.
         TypeError: one is given twice.
     """
-    known = [f.name for f in fields(rule)]  # type: ignore[arg-type]
+    known = [f.name for f in fields(rule)]
     chosen: dict[str, Any] = {}
     for given, value in hyperparameters.items():
         field = known_as(given, known)

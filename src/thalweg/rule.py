@@ -21,34 +21,53 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias, dataclass_transform, get_args
+from numbers import Real
+from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform, get_args
 
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import Hyperparameter, describe
+from thalweg.symbols import Value, plainly
 
 # A hyperparameter's value: a number or a schedule; inside `update` a number or, while the rule is
 # traced, a symbol. A rule that can do without one declares it `Scalar | None`.
 Scalar: TypeAlias = Any
 
 INPUTS = ("t", "g", "p", "norm", "global_norm")
+
+# What takes the norm of a gradient.
+Norm: TypeAlias = Callable[[Any], Any]
+
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
-# Every concrete rule by class name, filled as classes are defined.
-REGISTRY: dict[str, type["Rule"]] = {}
-ALIASES: dict[str, str] = {}
+
+def _check_annotated(cls: type) -> None:
+    """Raises TypeError for a number that stands in a class body without a type: no field, but a constant."""
+    real = {f.name for f in fields(cls)}
+    bases = cls.__mro__[1:]
+    for name, value in vars(cls).items():
+        if name.startswith("_") or not (value is None or isinstance(value, Real)):
+            continue
+        declared = cls.__dataclass_fields__.get(name)  # type: ignore[attr-defined]
+        if declared is None:
+            wrong = not any(name in vars(base) for base in bases)
+        else:  # an inherited one, whose default this would not change
+            of_bases = (getattr(base, "__dataclass_fields__", {}).get(name) for base in bases)
+            wrong = name in real and any(field is declared for field in of_bases)
+        if wrong:
+            kind = "bool" if isinstance(value, bool) else "Scalar | None" if value is None else "Scalar"
+            raise TypeError(
+                f"{cls.__name__}: {name} = {value!r} has no type, so that nothing could set it; "
+                f"write {name}: {kind} = {value!r} (ClassVar for a constant)"
+            )
 
 
 @dataclass_transform(frozen_default=True)
-class Rule:
-    """An update rule. Subclass it, declare hyperparameters as fields, and write `update`.
+class Declared:
+    """What is declared by annotated fields; every subclass is a frozen dataclass.
 
-    Fields annotated `bool` choose the form and are settled before tracing; every other field is a
-    hyperparameter: a number, a schedule (any callable of `t`), or None where it is declared so.
-
-    Class keywords:
-        register: whether `thalweg.rules()` lists it.
-        aliases: further names that `thalweg.get` knows it by.
+    Fields annotated `bool` are flags, which choose the form and are settled before tracing; every other
+    field is a hyperparameter: a number, a schedule (any callable of `t`), or None where it is declared so.
 
     Raises:
         UnknownHyperparameterError: a keyword that is no field.
@@ -56,31 +75,13 @@ class Rule:
         ValueError: a value outside its admissible range.
     """
 
-    _slots: ClassVar[dict[str, float | str]] = {}
-    _inputs: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls, register: bool = True, aliases: tuple[str, ...] = ()) -> None:
-        """Make the class a frozen dataclass, read its `update`'s signature, and register it."""
+    def __init_subclass__(cls) -> None:
+        """Make the class a frozen dataclass."""
         super().__init_subclass__()
         dataclass(frozen=True)(cls)
-        _, *parameters = inspect.signature(cls.update).parameters.values()
-        cls._inputs = tuple(p.name for p in parameters if p.name in INPUTS)
-        cls._slots = {p.name: p.default for p in parameters if p.name not in INPUTS and p.kind not in _MANY}
-        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-        for name in (*names, *cls._slots):
-            if name.startswith("_") or name in ops.__all__:
-                raise TypeError(f"{cls.__name__}: {name!r} is taken; give the field or slot another name")
-        for slot, initial in cls._slots.items():
-            if not isinstance(initial, int | float) and initial not in names:
-                raise TypeError(
-                    f"{cls.__name__}.update: {slot!r} is none of {', '.join(INPUTS)}, so it is a state slot: "
-                    "give it a default, its initial value or the name of the hyperparameter that holds it"
-                )
-        if register:
-            REGISTRY[cls.__name__] = cls
-            ALIASES.update(dict.fromkeys(aliases, cls.__name__))
+        _check_annotated(cls)
 
-    def __new__(cls, *args: Any, **values: Any) -> "Rule":
+    def __new__(cls, *args: Any, **values: Any) -> Self:
         """Name the nearest field where a keyword is none."""
         if unknown := values.keys() - {f.name for f in fields(cls)}:  # type: ignore[arg-type]
             raise UnknownHyperparameterError(cls.__name__, min(unknown), [f.name for f in fields(cls)])  # type: ignore[arg-type]
@@ -89,15 +90,6 @@ class Rule:
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
             check(type(self), field, getattr(self, field.name))
-
-    def update(self, *args: Any, **kwargs: Any) -> Any:
-        """One step of one entry: the step to subtract, then the new state."""
-        raise NotImplementedError(f"{type(self).__name__} has no update")
-
-    @property
-    def name(self) -> str:
-        """Its name in the registry, lower case, such as "adam"."""
-        return type(self).__name__.lower()
 
     @cached_property
     def hyperparameters(self) -> dict[str, Hyperparameter]:
@@ -113,11 +105,59 @@ class Rule:
         """Each hyperparameter's number or schedule, by name."""
         return {name: getattr(self, name) for name in self.hyperparameters}
 
+    @property
+    def flags(self) -> dict[str, bool]:
+        """The value of each flag, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if is_flag(f)}  # type: ignore[arg-type]
+
     @cached_property
     def form(self) -> tuple[Any, ...]:
-        """What is settled before tracing: rules of one form have one Program."""
-        flags = {f.name: getattr(self, f.name) for f in fields(self) if is_flag(f)}  # type: ignore[arg-type]
-        return type(self), tuple(flags.items()), tuple(self.hyperparameters)
+        """What is settled before tracing."""
+        return type(self), tuple(self.flags.items()), tuple(self.hyperparameters)
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """This with other values, symbols among them, unchecked."""
+        other = copy.copy(self)
+        vars(other).update({name: values[name] for name in self.values})
+        for cached in ("values", "_scheduled"):
+            vars(other).pop(cached, None)
+        return other
+
+
+class Rule(Declared):
+    """An update rule. Subclass it, declare hyperparameters as fields, and write `update`.
+
+    Rules of one form have one Program; see `Declared` for what a field may be.
+    """
+
+    _slots: ClassVar[dict[str, float | str]] = {}
+    _inputs: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Make the class a frozen dataclass and read its `update`'s signature."""
+        super().__init_subclass__()
+        _, *parameters = inspect.signature(cls.update).parameters.values()
+        cls._inputs = tuple(p.name for p in parameters if p.name in INPUTS)
+        cls._slots = {p.name: p.default for p in parameters if p.name not in INPUTS and p.kind not in _MANY}
+        names = [f.name for f in fields(cls)]
+        for name in (*names, *cls._slots):
+            if name.startswith("_") or name in ops.__all__:
+                raise TypeError(f"{cls.__name__}: {name!r} is taken; give the field or slot another name")
+        for slot, initial in cls._slots.items():
+            if not isinstance(initial, int | float) and initial not in names:
+                raise TypeError(
+                    f"{cls.__name__}.update: {slot!r} is none of {', '.join(INPUTS)}, so it is a state slot: "
+                    "give it a default, its initial value or the name of the hyperparameter that holds it"
+                )
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """One step of one entry: the step to subtract, then the new state."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    @property
+    def name(self) -> str:
+        """The name of its class, lower case, such as "adam"."""
+        return type(self).__name__.lower()
 
     @property
     def slots(self) -> dict[str, float | str]:
@@ -152,19 +192,11 @@ class Rule:
     def _scheduled(self) -> tuple[str, ...]:
         return tuple(name for name, value in self.values.items() if callable(value))
 
-    def at(self, t: int) -> "Rule":
+    def at(self, t: int) -> Self:
         """This rule with every schedule's number at step `t` (from 1)."""
         return self.with_values(self.values_at(t)) if self._scheduled else self
 
-    def with_values(self, values: Mapping[str, Any]) -> "Rule":
-        """This rule with other values, symbols among them, unchecked."""
-        other = copy.copy(self)
-        vars(other).update({name: values[name] for name in self.values})
-        for cached in ("values", "_scheduled"):
-            vars(other).pop(cached, None)
-        return other
-
-    def replaced(self, **values: Scalar) -> "Rule":
+    def replaced(self, **values: Scalar) -> Self:
         """This rule with some hyperparameters changed, by name; checked.
 
         Raises:
@@ -186,10 +218,10 @@ class Rule:
         g: Any,
         p: Any,
         state: Mapping[str, Any],
-        norm: Callable[[Any], Any] = ops.norm,
-        global_norm: Callable[[Any], Any] = ops.norm,
+        norm: Norm = ops.norm,
+        global_norm: Norm = ops.norm,
     ) -> tuple[Any, dict[str, Any]]:
-        """Call `update` with what it asks for.
+        """Take a step as the rule is written.
 
         Args:
             t: number of the step, from 1.
@@ -201,8 +233,19 @@ class Rule:
                 is not given, the tensor is the whole model.
 
         Returns:
-            the step to subtract from `p`, and the new state. Nothing is changed in place.
+            the step to subtract from `p`, and the new state. Nothing is changed in place. Numbers follow
+            IEEE 754, as entries of arrays do.
         """
+        written = self.with_values({name: Value(value) for name, value in self.values.items()})
+        slots = {slot: Value(x) for slot, x in state.items()}
+        norms = _on_plain(norm), _on_plain(global_norm)
+        step, new = written.compute(Value(t), Value(g), Value(p), slots, *norms)
+        return plainly(step), {slot: plainly(x) for slot, x in new.items()}
+
+    def compute(
+        self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Norm, global_norm: Norm
+    ) -> tuple[Any, dict[str, Any]]:
+        """As `advance`, with what stands for numbers and arrays: symbols, or values that follow IEEE 754."""
         given = {"t": t, "g": g, "p": p}
         norms = {"norm": norm, "global_norm": global_norm}
         asked = {name: norms[name](g) if name in norms else given[name] for name in self._inputs}
@@ -221,6 +264,10 @@ class Rule:
             slot: float(self.values_at(1)[value]) if isinstance(value, str) else float(value)
             for slot, value in self.slots.items()
         }
+
+
+def _on_plain(norm: Norm) -> Norm:
+    return lambda g: Value(norm(plainly(g)))
 
 
 def is_flag(field: Any) -> bool:

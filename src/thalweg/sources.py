@@ -6,7 +6,7 @@ The kernels' own variables begin with an underscore, which no name in a rule doe
 from collections.abc import Iterable
 from typing import Any
 
-from thalweg.printing import to_python, write_call
+from thalweg.printing import to_python, write_call, write_float
 from thalweg.sweep import Norm, Step, Sweep
 from thalweg.symbols import walk
 
@@ -130,7 +130,7 @@ def _source(
 
 
 def _write(value: Any, real: str) -> str:
-    return to_python(value, _call, lambda x: f"{real}({x!r})")
+    return to_python(value, _call, lambda x: f"{real}({write_float(x)})")
 
 
 def _call(op: str, args: list[str]) -> str:

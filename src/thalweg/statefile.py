@@ -10,13 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.errors import UnknownRuleError
-from thalweg.registry import find
+from thalweg.registry import find, find_treatment, name_of
 from thalweg.rule import Rule, check, is_flag
 from thalweg.sources import DTYPES
 from thalweg.treatments import Chain, Treatment, chain
@@ -28,6 +27,7 @@ _WHAT = "a state that thalweg wrote"
 _MANY = 1 << 53
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -35,12 +35,12 @@ class State:
     """An optimizer's state.
 
     Attributes:
-        rule: the rule's name.
+        rule: the rule's name; "module:Name" of one that is not registered.
         t: number of steps taken.
         hyperparameters: those in use, by name; None where a schedule gives it.
         scalars: slots that are one number, by name.
         slots: slots that are arrays: for each, an array for each parameter, by name.
-        flags: the rule's form: the value of each of its flags.
+        flags: the form of the rule and of its treatments: the value of each flag.
         treatments: names of what the rule stands within, in order.
     """
 
@@ -57,13 +57,13 @@ class State:
         """The state of a rule after `t` steps; arrays are copied."""
         links, inner = apart(rule)
         return cls(
-            rule.name,
+            name_of(type(inner)),
             t,
             {name: None if callable(value) else float(value) for name, value in rule.values.items()},
             dict(scalars),
             {slot: {name: a.copy() for name, a in arrays.items()} for slot, arrays in slots.items()},
-            {f.name: getattr(inner, f.name) for f in fields(inner) if is_flag(f)},  # type: ignore[arg-type]
-            [type(link).__name__ for link in links],
+            rule.flags,
+            [name_of(type(link)) for link in links],
         )
 
     def rebuilt(self, **schedules: Any) -> Rule:
@@ -73,7 +73,7 @@ class State:
             schedules: for each hyperparameter that a schedule gives, the schedule, or a number to go on with.
 
         Raises:
-            ValueError: no rule or treatment has the name, or a schedule is not given.
+            ValueError: no rule or treatment that is imported has the name, or a schedule is not given.
         """
         values: dict[str, Any] = {**self.hyperparameters, **schedules}
         if absent := [name for name, value in values.items() if value is None]:
@@ -81,13 +81,8 @@ class State:
                 f"{self.rule}: a schedule gives {', '.join(absent)}, and a state holds no schedules: "
                 f"give {absent[0]}="
             )
-        kinds = {kind.__name__: kind for kind in _treatments()}
-        if unknown := [name for name in self.treatments if name not in kinds]:
-            raise ValueError(f"no treatment is named {unknown[0]!r}; import the module that defines it")
-        links = [kinds[name](**_pick(kinds[name], values)) for name in self.treatments]
-        inner = find(self.rule)
-        own = dict.fromkeys(f.name for f in fields(inner) if not is_flag(f))  # type: ignore[arg-type]
-        return chain(*links, inner(**{**own, **_pick(inner, values), **self.flags}))
+        links = [_made(find_treatment(name), values | self.flags) for name in self.treatments]
+        return chain(*links, _made(find(self.rule, importing=False), values | self.flags))
 
 
 def apart(rule: Rule) -> tuple[tuple[Treatment, ...], Rule]:
@@ -95,16 +90,10 @@ def apart(rule: Rule) -> tuple[tuple[Treatment, ...], Rule]:
     return (rule.treatments, rule.rule) if isinstance(rule, Chain) else ((), rule)
 
 
-def _pick(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
-
-
-def _treatments() -> Iterator[type[Treatment]]:
-    pending = Treatment.__subclasses__()
-    while pending:
-        kind = pending.pop()
-        pending += kind.__subclasses__()
-        yield kind
+def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A rule or a treatment with those of the values that are its own; other hyperparameters are None."""
+    absent = {f.name: None for f in fields(kind) if not is_flag(f)}  # type: ignore[arg-type]
+    return kind(**absent | {f.name: values[f.name] for f in fields(kind) if f.name in values})  # type: ignore[arg-type]
 
 
 def write(path: Path, state: State) -> None:
@@ -191,10 +180,12 @@ def _all(x: Any, container: type, kind: type) -> bool:
 
 def _check_ranges(state: State) -> None:
     """Refuse values that the rule or a treatment does not admit, as far as they are known here."""
-    treatments = {kind.__name__: kind for kind in _treatments()}
-    owners: list[type] = [treatments[name] for name in state.treatments if name in treatments]
-    with suppress(UnknownRuleError):
-        owners.append(find(state.rule))
+    owners: list[type] = []
+    for name in state.treatments:
+        with suppress(ValueError):
+            owners.append(find_treatment(name))
+    with suppress(ValueError):
+        owners.append(find(state.rule, importing=False))
     values = {**state.hyperparameters, **state.flags}
     for owner in owners:
         for f in fields(owner):

@@ -10,9 +10,9 @@ import operator
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
-Operand: TypeAlias = "Expr | float | int"
+import numpy as np
 
 # What each operation does to numbers: constants are folded with it, and scalar lines run it.
 # IEEE 754 rather than exceptions, as arrays do.
@@ -26,7 +26,7 @@ def _divide(a: float, b: float) -> float:
 
 def _power(a: float, b: float) -> float:
     try:
-        result = a**b
+        result = float(a) ** float(b)  # of whole numbers Python would compute every digit
     except ZeroDivisionError:
         return math.inf
     except OverflowError:
@@ -108,7 +108,77 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 NORMS = ("norm", "global_norm")
 
 
-class Expr:
+class _Arithmetic:
+    """Operators that all come to one method."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _apply(op: str, *args: Any) -> Any:
+        """The operation on these arguments, one of which is of this class."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"an update rule speaks of one entry, which has no {name!r}")
+
+    def __add__(self, other: Any) -> Any:
+        return self._apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self._apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._apply("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._apply("sub", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._apply("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._apply("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self._apply("div", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return self._apply("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self._apply("pow", other, self)
+
+    def __neg__(self) -> Any:
+        return self._apply("neg", self)
+
+    def __abs__(self) -> Any:
+        return self._apply("abs", self)
+
+    def __lt__(self, other: Any) -> Any:
+        return self._apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._apply("gt", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._apply("ge", self, other)
+
+    def __eq__(self, other: object) -> Any:
+        return self._apply("eq", self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._apply("ne", self, other)
+
+    __hash__ = object.__hash__
+
+
+class Expr(_Arithmetic):
     """A symbol (`op == "symbol"`) or an operation on expressions and numbers."""
 
     __slots__ = ("__weakref__", "args", "name", "op")
@@ -116,77 +186,110 @@ class Expr:
     args: tuple["Expr | float", ...]
     name: str
 
+    @staticmethod
+    def _apply(op: str, *args: Any) -> Any:
+        # Rules that write m + None or m + "x" meet apply's TypeError, which names the culprit.
+        return apply(op, *args)
+
     def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
         """The functions of `thalweg.ops`, for symbols."""
         return _namespace
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"an update rule speaks of one entry: {name!r} is not known of a symbol")
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **_: Any) -> Any:
+        """A NumPy number beside a symbol; a function of NumPy's of a symbol is refused."""
+        op = _UFUNCS.get(function.__name__)
+        if op is None or method != "__call__":
+            raise _not_for_symbols(f"np.{function.__name__}")
+        return apply(op, *inputs)
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        """As `__array_ufunc__` refuses."""
+        raise _not_for_symbols(f"np.{function.__name__}")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any) -> Any:
+        """As `__array_ufunc__` refuses, for PyTorch's functions."""
+        raise _not_for_symbols(f"torch.{function.__name__}")
+
+    def __float__(self) -> float:
+        """Refused: math's functions ask for a number."""
+        raise _not_for_symbols("a function of Python's math")
+
+    def __round__(self, *_: Any) -> Any:
+        """Refused."""
+        raise _not_for_symbols("round")
 
     def __bool__(self) -> bool:
         raise TypeError(
             "an update rule cannot branch on a value that is known only when it runs: "
-            "write where(condition, a, b); fields of type bool may be branched on"
+            "write thalweg.ops.where(condition, a, b), and thalweg.ops.maximum(a, b) and minimum(a, b) for "
+            "Python's max and min; fields of type bool may be branched on"
         )
-
-    def __add__(self, other: Operand) -> "Expr":
-        return _apply("add", self, other)
-
-    def __radd__(self, other: Operand) -> "Expr":
-        return _apply("add", other, self)
-
-    def __sub__(self, other: Operand) -> "Expr":
-        return _apply("sub", self, other)
-
-    def __rsub__(self, other: Operand) -> "Expr":
-        return _apply("sub", other, self)
-
-    def __mul__(self, other: Operand) -> "Expr":
-        return _apply("mul", self, other)
-
-    def __rmul__(self, other: Operand) -> "Expr":
-        return _apply("mul", other, self)
-
-    def __truediv__(self, other: Operand) -> "Expr":
-        return _apply("div", self, other)
-
-    def __rtruediv__(self, other: Operand) -> "Expr":
-        return _apply("div", other, self)
-
-    def __pow__(self, other: Operand) -> "Expr":
-        return _apply("pow", self, other)
-
-    def __rpow__(self, other: Operand) -> "Expr":
-        return _apply("pow", other, self)
-
-    def __neg__(self) -> "Expr":
-        return _apply("neg", self)
-
-    def __abs__(self) -> "Expr":
-        return _apply("abs", self)
-
-    def __lt__(self, other: Operand) -> "Expr":
-        return _apply("lt", self, other)
-
-    def __le__(self, other: Operand) -> "Expr":
-        return _apply("le", self, other)
-
-    def __gt__(self, other: Operand) -> "Expr":
-        return _apply("gt", self, other)
-
-    def __ge__(self, other: Operand) -> "Expr":
-        return _apply("ge", self, other)
-
-    def __eq__(self, other: object) -> "Expr":  # type: ignore[override]
-        return _apply("eq", self, other)
-
-    def __ne__(self, other: object) -> "Expr":  # type: ignore[override]
-        return _apply("ne", self, other)
-
-    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return self.name or f"{self.op}({', '.join(map(repr, self.args))})"
+
+
+# NumPy's names for operators: a NumPy number beside a symbol is a number.
+_UFUNCS = {
+    **{"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow"},
+    **{"less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge"},
+    **{"equal": "eq", "not_equal": "ne"},
+}
+# What other libraries call the functions of `thalweg.ops`.
+_ELSEWHERE = {"absolute": "abs", "fabs": "abs", "clamp": "clip", "fmax": "maximum", "fmin": "minimum"}
+
+
+def _not_for_symbols(name: str) -> TypeError:
+    """The error of a function that takes no symbols, with the one that does."""
+    own = name.rpartition(".")[2]
+    own = _ELSEWHERE.get(own, own)
+    if own in OPERATIONS or own == "clip":
+        right = f"use thalweg.ops.{own}"
+    elif name == "round":
+        right = "use thalweg.ops.floor(x + 0.5)"
+    else:
+        functions = "sqrt, exp, log, tanh, sin, cos, abs, floor, sign, maximum, minimum, clip and where"
+        right = f"use those of thalweg.ops ({functions})"
+    return TypeError(f"{name} is not for an update rule, which speaks of one entry; {right}")
+
+
+class Value(_Arithmetic):
+    """What stands for an entry while a rule runs as it is written: numbers follow IEEE 754, as arrays do.
+
+    Attributes:
+        value: a number, or an array of any library.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    @staticmethod
+    def _apply(op: str, *args: Any) -> "Value":
+        plain = [plainly(a) for a in args]
+        if all(isinstance(a, int | float) for a in plain):
+            return Value(OPERATIONS[op](*plain))
+        return Value(getattr(operator, {"div": "truediv"}.get(op, op))(*plain))
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> "Value":
+        """A NumPy array or number beside a value."""
+        return Value(getattr(function, method)(*map(plainly, inputs), **options))
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def plainly(x: Any) -> Any:
+    """A number or an array, where it stands for itself."""
+    return x.value if isinstance(x, Value) else x
 
 
 _known: "weakref.WeakValueDictionary[Any, Expr]" = weakref.WeakValueDictionary()
@@ -221,6 +324,7 @@ def apply(op: str, *args: Any) -> Any:
     Raises:
         TypeError: an argument is neither.
     """
+    args = tuple(a.item() if isinstance(a, np.generic) else a for a in args)
     for a in args:
         if not isinstance(a, Expr | float | int):
             raise TypeError(f"an update rule computes with symbols and numbers, not with {a!r}")
@@ -244,11 +348,6 @@ def apply(op: str, *args: Any) -> Any:
         case ("where", (_, x, y)) if x is y:
             return x
     return intern(op, args)
-
-
-def _apply(op: str, *args: Any) -> Expr:
-    # Rules that write m + None or m + "x" meet apply's TypeError, which names the culprit.
-    return apply(op, *args)  # type: ignore[no-any-return]
 
 
 def _function(op: str) -> Callable[..., Any]:

@@ -51,16 +51,6 @@ def _describes_hyperparameters(rule: Rule) -> None:
             assert about.admits(high), f"the search range of {name} ends outside {about.range}"
 
 
-def _works_entry_by_entry(rule: Rule) -> None:
-    """An entry's step depends on that entry alone, and nothing is changed in place."""
-    if trace(rule).norms:
-        return  # a norm ties entries together, by definition
-    p, gradients = _problem((3, 5), 4)
-    whole = _eager(rule, p, gradients)
-    alone = _eager(rule, p[1:2, 2:3], [g[1:2, 2:3] for g in gradients])
-    np.testing.assert_array_equal(alone, whole[1:2, 2:3])
-
-
 def _keeps_dtype_and_shape(rule: Rule) -> None:
     """Eagerly, the step and the state keep the gradient's shape and dtype."""
     for dtype in (np.float32, np.float64):
@@ -121,7 +111,6 @@ _PROMISES: tuple[Callable[[Rule], None], ...] = (
     _describes_hyperparameters,
     _copies,
     _keeps_dtype_and_shape,
-    _works_entry_by_entry,
     _rests_without_gradient,
     _prints,
     _kernel_agrees_in_float64,

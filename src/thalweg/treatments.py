@@ -4,18 +4,19 @@
 kernel with it. Treatments act in the order written.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+import copy
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Self
 
-from thalweg import ops
-from thalweg.hyperparameters import Hyperparameter, describe
+from thalweg.hyperparameters import Hyperparameter
 from thalweg.ops import clip, maximum
-from thalweg.rule import Rule, Scalar, check
+from thalweg.rule import Declared, Norm, Rule, Scalar
 
 __all__ = [
     "L2",
+    "TREATMENTS",
     "Chain",
     "ClipByGlobalNorm",
     "ClipByNorm",
@@ -28,18 +29,10 @@ __all__ = [
 ]
 
 
-@dataclass_transform(frozen_default=True)
-class Treatment:
+class Treatment(Declared):
     """One thing done around a rule. Override `gradient`, `step`, or both."""
 
     guarded: ClassVar[bool] = False
-
-    def __init_subclass__(cls) -> None:
-        dataclass(frozen=True)(cls)
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            check(type(self), field, getattr(self, field.name))
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
         """The gradient that what follows sees.
@@ -131,25 +124,39 @@ class SkipNonFinite(Treatment):
     overflows, above about 1e154, counts as infinite.)
     """
 
-    guarded = True
+    guarded: ClassVar[bool] = True
 
 
-class Chain(Rule, register=False):
+TREATMENTS: tuple[type[Treatment], ...] = (
+    *(Maximize, ClipByValue, ClipByNorm, ClipByGlobalNorm, L2, DecoupledDecay),
+    SkipNonFinite,
+)
+
+
+class Chain(Rule):
     """A rule within treatments: see `chain`."""
 
     treatments: tuple[Treatment, ...]
     rule: Rule
 
     def __post_init__(self) -> None:
-        taken: set[str] = set(self.rule.hyperparameters)
-        for treatment in self.treatments:
-            names = {f.name for f in fields(treatment)}  # type: ignore[arg-type]
-            if names & taken:
-                raise ValueError(
-                    f"chain: {type(treatment).__name__} brings a second {min(names & taken)!r}; "
-                    "a rule has each hyperparameter once"
-                )
-            taken |= names
+        if isinstance(self.rule, Chain):  # one chain, however it was put together
+            object.__setattr__(self, "treatments", (*self.treatments, *self.rule.treatments))
+            object.__setattr__(self, "rule", self.rule.rule)
+        taken: dict[str, str] = {}
+        for link in self.links:
+            for field in fields(link):
+                if field.name in taken:
+                    raise ValueError(
+                        f"chain: {type(link).__name__} brings a second {field.name!r}, which "
+                        f"{taken[field.name]} has; a chain has each hyperparameter once"
+                    )
+                taken[field.name] = type(link).__name__
+
+    @property
+    def links(self) -> tuple[Treatment | Rule, ...]:
+        """The treatments in the order in which they act, then the rule."""
+        return (*self.treatments, self.rule)
 
     @property
     def name(self) -> str:
@@ -159,19 +166,22 @@ class Chain(Rule, register=False):
     @cached_property
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         """The treatments' and the rule's."""
-        own = {f.name: describe(f) for tr in self.treatments for f in fields(tr)}  # type: ignore[arg-type]
-        return own | self.rule.hyperparameters
+        return {name: about for link in self.links for name, about in link.hyperparameters.items()}
 
     @cached_property
     def values(self) -> dict[str, Scalar]:
         """The treatments' and the rule's."""
-        own = {f.name: getattr(tr, f.name) for tr in self.treatments for f in fields(tr)}  # type: ignore[arg-type]
-        return own | self.rule.values
+        return {name: value for link in self.links for name, value in link.values.items()}
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """The treatments' and the rule's."""
+        return {name: value for link in self.links for name, value in link.flags.items()}
 
     @cached_property
     def form(self) -> tuple[Any, ...]:
-        """The kinds of the treatments, and the rule's form."""
-        return (Chain, tuple(type(tr) for tr in self.treatments), self.rule.form)
+        """The forms of the treatments and of the rule."""
+        return (Chain, *(link.form for link in self.links))
 
     @property
     def slots(self) -> dict[str, float | str]:
@@ -180,36 +190,26 @@ class Chain(Rule, register=False):
 
     @property
     def guarded(self) -> bool:
-        """Whether one of the treatments skips non-finite steps."""
-        return any(tr.guarded for tr in self.treatments) or self.rule.guarded
+        """Whether one of the links skips non-finite steps."""
+        return any(link.guarded for link in self.links)
 
-    def with_values(self, values: Mapping[str, Any]) -> "Chain":
+    def with_values(self, values: Mapping[str, Any]) -> Self:
         """This chain with other values, symbols among them, unchecked."""
-        other = super().with_values(values)
-        treatments = []
-        for treatment in self.treatments:
-            changed = object.__new__(type(treatment))
-            vars(changed).update({f.name: values[f.name] for f in fields(treatment)})  # type: ignore[arg-type]
-            treatments.append(changed)
-        for name in self.values:
-            vars(other).pop(name, None)
-        vars(other).update(treatments=tuple(treatments), rule=self.rule.with_values(values))
-        return other  # type: ignore[return-value]
+        *treatments, rule = (link.with_values(values) for link in self.links)
+        other = copy.copy(self)
+        for cached in ("values", "_scheduled"):
+            vars(other).pop(cached, None)
+        vars(other).update(treatments=tuple(treatments), rule=rule)
+        return other
 
-    def advance(
-        self,
-        t: Any,
-        g: Any,
-        p: Any,
-        state: Mapping[str, Any],
-        norm: Callable[[Any], Any] = ops.norm,
-        global_norm: Callable[[Any], Any] = ops.norm,
+    def compute(
+        self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Norm, global_norm: Norm
     ) -> tuple[Any, dict[str, Any]]:
         """Treat the gradient, let the rule step, treat the step."""
         given = {"t": t, "p": p, "norm": norm, "global_norm": global_norm}
         for treatment in self.treatments:
             g = treatment.gradient(g, given)
-        step, new = self.rule.advance(t, g, p, state, norm, global_norm)
+        step, new = self.rule.compute(t, g, p, state, norm, global_norm)
         for treatment in self.treatments:
             step = treatment.step(step, self.rule.values.get("lr", 1.0), given)
         return step, new

@@ -21,8 +21,8 @@ from thalweg.statefile import Arrays
 
 def flags_in(rule: Rule, dialect: str, free: tuple[str, ...] = ()) -> dict[str, bool]:
     """The flags of a framework's own optimizer of that name; the `free` ones are as the rule has them."""
-    own = get(rule.name, dialect=dialect)
-    found = [f.name for f in fields(rule) if is_flag(f)]  # type: ignore[arg-type]
+    own = get(type(rule), dialect=dialect)
+    found = [f.name for f in fields(rule) if is_flag(f)]
     return {name: getattr(rule if name in free else own, name) for name in found}
 
 
@@ -167,7 +167,7 @@ def _lacking(name: str, what: str) -> Callable[[Part, Any], tuple[Part, str]]:
 
 def _with(part: Part, slots: Mapping[str, Arrays] | None = None, **fields: Any) -> Part:
     """The part under a rule with other fields, and with other arrays in some slots."""
-    rule: Rule = replace(part.rule, **fields)  # type: ignore[type-var]
+    rule: Rule = replace(part.rule, **fields)
     return replace(part, rule=rule, slots={**part.slots, **(slots or {})})
 
 

@@ -37,7 +37,7 @@ from thalweg.dialects import SPELLINGS
 from thalweg.jax import State, optimizer
 from thalweg.jax.names import FIELDS, STATES, arguments_of, slots_of
 from thalweg.program import trace
-from thalweg.registry import find
+from thalweg.registry import find, standard_name
 from thalweg.rule import Rule
 from thalweg.rules import AdaBelief, Adadelta, Adam, AdaMax, Adan, Lion, Momentum, Nadam, Nesterov, RMSprop
 from thalweg.statefile import Arrays, apart
@@ -204,7 +204,7 @@ def _read_optax(leaves: Leaves, source: Source) -> Run:
     run = Run("jax")
     t = source.steps(
         run,
-        SPELLINGS["optax"][type(core).__name__].partition("(")[0],
+        _function(core),
         counts[0] if counts else None,
         bool(slots),
     )
@@ -231,7 +231,14 @@ def _renamed(values: Mapping[str, float], rule: type[Rule] | None) -> dict[str, 
     return {FIELDS.get(k, k): v for k, v in values.items()}
 
 
+def _function(core: Rule) -> str:
+    """Optax's function for a rule; "" where it has none."""
+    return SPELLINGS["optax"].get(standard_name(type(core)), "").partition("(")[0]
+
+
 def _check_form(core: Rule) -> None:
+    if not _function(core):
+        raise Refused(f"Optax has no {type(core).__name__}, so that its state cannot be that of one")
     free = ("centered", "epsilon_in_root", "nesterov")
     wanted: dict[str, Any] = flags_in(core, "optax", free)
     if isinstance(core, Nadam):
@@ -250,7 +257,7 @@ def _check_form(core: Rule) -> None:
 
 def _states_of(core: Rule) -> list[dict[str, str]]:
     """The fields of the states of optax that the rule has in its form."""
-    states = STATES[type(core).__name__]
+    states = STATES[standard_name(type(core))]
     if isinstance(core, RMSprop):
         plain, centered, velocity = states
         return [centered if core.centered else plain, *([velocity] if core.momentum is not None else [])]
@@ -289,10 +296,9 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
 def _spelled(run: Run, part: Part, target: Target) -> tuple[Part, Rule, str, dict[str, Any]]:
     """The part in Optax's form, the rule, the function that makes the transformation, and its arguments."""
     body = anatomy(part.rule)
-    name = type(body.core).__name__
-    kind = SPELLINGS["optax"].get(name, "").partition("(")[0]
+    kind = _function(body.core)
     if not kind:
-        raise target.refuse(f"Optax has no {name}")
+        raise target.refuse(f"Optax has no {type(body.core).__name__}")
     lost, decay, core = [], body.decay, body.core
     l2 = 0.0
     for place, link in enumerate(body.around):

@@ -36,6 +36,7 @@ from thalweg.convert.parts import (
 from thalweg.dialects import DIALECTS, SPELLINGS
 from thalweg.keras.scheduled import Scheduled
 from thalweg.program import trace
+from thalweg.registry import standard_name
 from thalweg.rules import AMSGrad, Nadam, Nesterov, RMSprop
 from thalweg.schedules import TimeDecay
 from thalweg.statefile import Arrays
@@ -289,7 +290,7 @@ def _one_decay(run: Run) -> tuple[Run, list[str]]:
 
 def _class_name(body: Anatomy) -> str:
     """The class of keras.optimizers; "" where there is none."""
-    found = re.match(r"keras\.optimizers\.(\w+)", SPELLINGS["keras"].get(type(body.core).__name__, ""))
+    found = re.match(r"keras\.optimizers\.(\w+)", SPELLINGS["keras"].get(standard_name(type(body.core)), ""))
     if found and found[1] == "Adam" and body.decay:
         return "AdamW"
     return found[1] if found else ""
@@ -352,7 +353,7 @@ def _own(part: Part) -> tuple[Part, str, Settings]:
 
 def _own_settings(body: Anatomy) -> tuple[str, Settings]:
     """The class of thalweg.keras, in the dialect that has the form, and settings; or `Optimizer`."""
-    kind = _class_name(body) or type(body.core).__name__
+    kind = _class_name(body) or standard_name(type(body.core))
     options = len(body.around) <= 1 and all(isinstance(link, (*_CLIPS, L2)) for link in body.around)
     if options and kind in dir(thalweg.keras):
         for dialect in ("keras", *(d for d in DIALECTS if d != "keras")):
@@ -369,7 +370,7 @@ def _settings(body: Anatomy, kind: str) -> Settings:
     """A class's settings, in Keras's names, from a rule's values."""
     core, values = body.whole, body.whole.values
     known: Settings = {
-        **{f.name: getattr(core, f.name) for f in fields(core)},  # type: ignore[arg-type]
+        **{f.name: getattr(core, f.name) for f in fields(core)},
         "learning_rate": values.get("lr"),
         "momentum": float(values.get("momentum", 0.0)),
         "nesterov": isinstance(core, Nesterov) or getattr(core, "nesterov", False),

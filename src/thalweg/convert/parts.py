@@ -74,7 +74,7 @@ class Source:
                 k: v for k, v in held.items() if k in own and (callable(own[k]) or v != np.float32(own[k]))
             }
             return self.rule.replaced(**new)
-        known = {f.name for f in fields(find(self.rule)) if not is_flag(f)}  # type: ignore[arg-type]
+        known = {f.name for f in fields(find(self.rule)) if not is_flag(f)}
         if surplus := [k for k, v in held.items() if k not in known and v]:
             raise Refused(f"{self.rule} has no {surplus[0]}, which is {held[surplus[0]]:g} in the state")
         found = {**{k: v for k, v in held.items() if k in known}, **self.values}

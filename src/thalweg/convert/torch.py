@@ -31,11 +31,12 @@ from thalweg.convert.parts import (
 )
 from thalweg.dialects import DIALECTS
 from thalweg.program import trace
-from thalweg.registry import find
+from thalweg.registry import find, standard_name
 from thalweg.rule import Rule
 from thalweg.rules import SGD, AMSGrad, Nadam, Nesterov, RAdam, RMSprop
 from thalweg.rules import Adam as AdamRule
 from thalweg.schedules import TimeDecay
+from thalweg.statefile import apart
 from thalweg.torch.base import BaseOptimizer
 from thalweg.torch.groups import SCHEDULER_KEYS
 from thalweg.treatments import (
@@ -176,8 +177,8 @@ def _meaning(
         values = {k: v if callable(v) else number(v) for k, v in settings.items()}
         return thalweg.torch.Optimizer, rule.replaced(**values)
     slots = {k for state in states for k in state if k != "step"}
-    name = rule if isinstance(rule, str) or rule is None else rule.name
-    wanted = None if name is None else _class_name(find(name))
+    own = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
+    wanted = None if own is None else _class_name(own)
     found = {}
     for kind in _kinds():
         means = kind.__name__
@@ -216,7 +217,7 @@ def _defaults(kind: Any) -> Settings:
 
 
 def _class_name(rule: type[Rule]) -> str:
-    return _CLASSES.get(rule.__name__, rule.__name__)
+    return _CLASSES.get(rule.__name__, standard_name(rule))
 
 
 def _held(state: Settings | None) -> Settings:

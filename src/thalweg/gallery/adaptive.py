@@ -16,7 +16,7 @@ from thalweg.rule import Rule, Scalar
 from thalweg.rules import SGD, Adagrad, Adam, RMSprop
 
 
-class UncorrectedAdam(Rule, register=False):
+class UncorrectedAdam(Rule):
     """Adam without the corrections for starting at zero."""
 
     lr: Scalar = 1e-3

@@ -340,10 +340,11 @@ class _Lifted:
     def _check_dtype(self, what: str, dtype: Any) -> None:
         """Refuse a parameter that the rule does not update."""
         if jnp.issubdtype(dtype, jnp.complexfloating):
-            unclear = [link for link in (*self.treatments, self.core) if type(link).__name__ not in COMPLEX]
+            kinds = map(type, (*self.treatments, self.core))
+            unclear = [kind for kind in kinds if registry.standard_name(kind) not in COMPLEX]
             if unclear:
                 raise TypeError(
-                    f"{what} is {dtype}, and there is no agreed {type(unclear[0]).__name__} of complex "
+                    f"{what} is {dtype}, and there is no agreed {unclear[0].__name__} of complex "
                     "numbers: optax.contrib.split_real_and_imaginary(optimizer) steps their two parts"
                 )
             for slot, own in self.dtypes.items():

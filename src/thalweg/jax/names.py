@@ -5,6 +5,7 @@ The functions of Optax's names, states and conversion all read them here.
 
 from collections.abc import Iterable
 
+from thalweg.registry import standard_name
 from thalweg.rule import Rule
 
 # Optax's argument for a field of any rule; then where a rule's own function has another.
@@ -65,11 +66,11 @@ FIELDS = {
 
 def arguments_of(rule: type[Rule], fields: Iterable[str]) -> dict[str, str]:
     """Optax's argument for each of these fields of a rule; a field that it has no word for keeps its name."""
-    words = {**_ARGUMENTS, **_ARGUMENTS_OF.get(rule.__name__, {})}
+    words = {**_ARGUMENTS, **_ARGUMENTS_OF.get(standard_name(rule), {})}
     return {field: words.get(field, field) for field in fields}
 
 
 def slots_of(rule: type[Rule], slots: Iterable[str]) -> dict[str, str]:
     """Optax's name for each of these slots of a rule; one that Optax does not hold as it is keeps its own."""
-    words = {slot: name for fields in STATES.get(rule.__name__, ()) for name, slot in fields.items()}
+    words = {slot: name for fields in STATES.get(standard_name(rule), ()) for name, slot in fields.items()}
     return {slot: words.get(slot, slot) for slot in slots}

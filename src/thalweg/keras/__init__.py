@@ -59,8 +59,9 @@ def get(identifier: Any) -> Any:
     """An optimizer with default settings by name, such as "sgd"; as `keras.optimizers.get`.
 
     Args:
-        identifier: a name in any spelling, a rule, a configuration as `keras.optimizers.serialize` writes
-            it (one of Keras's own makes ours of that name), or an optimizer, which is returned as it is.
+        identifier: a name in any spelling, "module:Name" of a rule of one's own, a rule, a configuration as
+            `keras.optimizers.serialize` writes it (one of Keras's own makes ours of that name), or an
+            optimizer, which is returned as it is.
 
     Raises:
         UnknownRuleError: no rule has the name; the message names the nearest.
@@ -69,7 +70,7 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, Rule):
         return Optimizer(identifier)
     if isinstance(identifier, str):
-        return _class(identifier)()
+        return Optimizer(find(identifier)()) if ":" in identifier else _class(identifier)()
     if isinstance(identifier, dict):
         try:
             kind = _class(identifier["class_name"])

@@ -20,7 +20,6 @@ from thalweg.keras.scheduled import NAMESPACE, is_traced, learning_rate, value_a
 from thalweg.program import Program, trace
 from thalweg.rule import Rule
 from thalweg.treatments import (
-    Chain,
     ClipByGlobalNorm,
     ClipByNorm,
     ClipByValue,
@@ -168,7 +167,7 @@ class ArrayOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
                 rule = rule.replaced(weight_decay=self.weight_decay)
             else:
                 links.append(self._own.decay(self.weight_decay))
-        return chain(*links, *rule.treatments, rule.rule) if isinstance(rule, Chain) else chain(*links, rule)
+        return chain(*links, rule)
 
     # -- variables -------------------------------------------------------------------------------
 

@@ -8,41 +8,31 @@ import keras
 
 from thalweg import schedules
 from thalweg.errors import nearest
-from thalweg.registry import find
-from thalweg.rule import REGISTRY, Rule
-from thalweg.treatments import Chain, Treatment, chain
+from thalweg.registry import find, find_treatment, name_of
+from thalweg.rule import Rule
+from thalweg.statefile import apart
+from thalweg.treatments import Treatment, chain
 
 Config = dict[str, Any]
 
 
 def rule_to_config(rule: Rule) -> Config:
-    """A rule, within treatments or not, by names and numbers.
-
-    Raises:
-        ValueError: the rule is not registered, so that nothing could find it by its name.
-    """
-    if isinstance(rule, Chain):
-        return {"treatments": [_named(tr) for tr in rule.treatments], "rule": rule_to_config(rule.rule)}
-    if REGISTRY.get(type(rule).__name__) is not type(rule):
-        raise ValueError(f"{type(rule).__name__} cannot be saved: it is not registered (register=False)")
-    return _named(rule)
+    """A rule, within treatments or not, by names and numbers."""
+    links, inner = apart(rule)
+    if links:
+        return {"treatments": [_named(link) for link in links], "rule": _named(inner)}
+    return _named(inner)
 
 
 def rule_from_config(config: Mapping[str, Any]) -> Rule:
-    """The rule that `rule_to_config` described.
+    """The rule that `rule_to_config` described; nothing is imported.
 
     Raises:
-        ValueError: it names a rule, a treatment or a schedule that does not exist.
+        ValueError: it names a rule, a treatment or a schedule that does not exist or is not imported.
     """
-    if "treatments" in config:
-        known = {kind.__name__: kind for kind in Treatment.__subclasses__()}
-        treatments = []
-        for tr in config["treatments"]:
-            if tr["name"] not in known:
-                raise ValueError(f"no treatment is named {tr['name']!r}; {nearest(tr['name'], known)}")
-            treatments.append(known[tr["name"]](**_values(tr)))
-        return chain(*treatments, rule_from_config(config["rule"]))
-    return find(config["name"])(**_values(config))
+    treatments = [find_treatment(tr["name"])(**_values(tr)) for tr in config.get("treatments", ())]
+    own = config["rule"] if "treatments" in config else config
+    return chain(*treatments, find(own["name"], importing=False)(**_values(own)))
 
 
 def value_to_config(value: Any) -> Any:
@@ -73,8 +63,8 @@ def value_from_config(config: Any) -> Any:
 
 
 def _named(x: Rule | Treatment) -> Config:
-    values = {f.name: value_to_config(getattr(x, f.name)) for f in fields(x)}  # type: ignore[arg-type]
-    return {"name": type(x).__name__, "values": values}
+    values = {f.name: value_to_config(getattr(x, f.name)) for f in fields(x)}
+    return {"name": name_of(type(x)), "values": values}
 
 
 def _values(config: Mapping[str, Any]) -> Config:

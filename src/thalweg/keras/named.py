@@ -18,7 +18,7 @@ from thalweg.errors import UnknownDialectError, UnknownHyperparameterError
 from thalweg.keras.base import OPTIONS, ArrayOptimizer
 from thalweg.keras.config import rule_from_config, rule_to_config, value_from_config, value_to_config
 from thalweg.keras.loading import know
-from thalweg.registry import rules
+from thalweg.registry import name_of, rules, standard_name
 from thalweg.rule import Rule
 from thalweg.schedules import TimeDecay
 from thalweg.treatments import L2, DecoupledDecay
@@ -128,7 +128,7 @@ class Named(BackendOptimizer):
         if "kind" not in vars(cls):
             return  # someone's own optimizer, derived from one of ours
         if twin is None:
-            own = [f.name for f in fields(cls.kind) if f.name not in ("lr", *OPTIONS)]  # type: ignore[arg-type]
+            own = [f.name for f in fields(cls.kind) if f.name not in ("lr", *OPTIONS)]
             cls.parameters = {"learning_rate": None, **dict.fromkeys(own), **OPTIONS}
             cls.parameters = {**cls.parameters, **_spoken(cls.kind, "keras", cls.parameters)}
         else:
@@ -173,7 +173,7 @@ class Named(BackendOptimizer):
         options = {name: settings.pop(name) for name in OPTIONS}
         if options["weight_decay"] is None and self.parameters["weight_decay"] is not None:
             raise ValueError(f"{type(self).__name__}: weight_decay is a number, got None")
-        decoupled = dialect != "torch" or self.kind.__name__ in _DECOUPLED
+        decoupled = dialect != "torch" or standard_name(self.kind) in _DECOUPLED
         super().__init__(self.rule_of(settings), rate, DecoupledDecay if decoupled else L2, **options)
         self._own.named = settings
 
@@ -200,7 +200,7 @@ class Named(BackendOptimizer):
 
     def _rule(self, kind: type[Rule], settings: Settings, values: Settings) -> Rule:
         """A rule in the settings' dialect, with these values."""
-        spoken = DIALECTS[settings["dialect"]].get(kind.__name__, {})
+        spoken = DIALECTS[settings["dialect"]].get(standard_name(kind), {})
         return kind(**{**spoken, **{_FIELDS.get(name, name): value for name, value in values.items()}})
 
     def get_config(self) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _setting(name: str) -> property:
 
 def _spoken(kind: type[Rule], dialect: str, names: Iterable[str]) -> dict[str, Any]:
     """What a dialect means by a rule's parameters of these names, as far as it says."""
-    values = {f.name: f.default for f in fields(kind)} | DIALECTS[dialect].get(kind.__name__, {})  # type: ignore[arg-type]
+    values = {f.name: f.default for f in fields(kind)} | DIALECTS[dialect].get(standard_name(kind), {})
     found = {name: values.get(_FIELDS.get(name, name)) for name in names}
     return {name: value for name, value in found.items() if value is not None and value is not MISSING}
 
@@ -332,9 +332,15 @@ _classes: dict[type[Rule], type[Named]] = {
 }
 
 
+def _class_name(rule: type[Rule]) -> str:
+    """What Keras knows the optimizer of a rule by: the rule's class, unless it was registered otherwise."""
+    name = name_of(rule)
+    return rule.__name__ if name == rule.__name__.lower() else name
+
+
 def class_of(rule: type[Rule]) -> type[Named]:
     """The optimizer of a rule: Keras's namesake, or one made of the rule's own fields."""
     if rule not in _classes:
         members = {"kind": rule, "__doc__": rule.__doc__}
-        _classes[rule] = type(rule.__name__, (Named,), members)
+        _classes[rule] = type(_class_name(rule), (Named,), members)
     return _classes[rule]

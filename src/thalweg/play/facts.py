@@ -14,7 +14,8 @@ from thalweg.hyperparameters import describe
 from thalweg.play.question import LIMITS, drawable
 from thalweg.printing import plain_symbol
 from thalweg.program import trace
-from thalweg.rule import ALIASES, Rule, is_flag
+from thalweg.registry import ALIASES
+from thalweg.rule import Rule, is_flag
 from thalweg.surfaces import Surface
 
 __all__ = ["catalogue", "of_rule", "of_surface"]
@@ -79,7 +80,7 @@ def _form(rule: Rule) -> dict[str, Any]:
         }
     switches = {
         f.name: {"meaning": SWITCHES.get(f.name, ""), "value": getattr(rule, f.name)}
-        for f in fields(rule)  # type: ignore[arg-type]
+        for f in fields(rule)
         if is_flag(f)
     }
     return {"numbers": numbers, "switches": switches}
@@ -92,18 +93,18 @@ def of_rule(name: str) -> dict[str, Any]:
         UnknownRuleError: no rule has the name.
     """
     kind = registry.find(name)
-    guide = GUIDES.get(kind.__name__)
+    guide = GUIDES.get(registry.standard_name(kind))
     summary, _, source = (kind.__doc__ or "").partition("\n")
     forms = {dialect: registry.get(name, dialect=dialect) for dialect in dialects_of(kind)}
     formulas: dict[str, list[str]] = {}
     for dialect, rule in forms.items():
         formulas.setdefault(trace(rule).unicode(), []).append(dialect)
-    every = {f.name: describe(f) for f in fields(kind) if not is_flag(f)}  # type: ignore[arg-type]
+    every = {f.name: describe(f) for f in fields(kind) if not is_flag(f)}
     symbols = Counter(about.symbol for about in every.values())
     return {
         "name": kind.__name__.lower(),
         "title": kind.__name__,
-        "aliases": [alias for alias, of in ALIASES.items() if of == kind.__name__],
+        "aliases": [alias for alias, of in ALIASES.items() if of == registry.standard_name(kind)],
         "summary": summary,
         "source": " ".join(source.split()),
         "formulas": [
@@ -126,13 +127,13 @@ def of_rule(name: str) -> dict[str, Any]:
                 "meaning": SWITCHES.get(f.name, ""),
                 "values": {d: getattr(rule, f.name) for d, rule in forms.items()},
             }
-            for f in fields(kind)  # type: ignore[arg-type]
+            for f in fields(kind)
             if is_flag(f)
         ],
         "dialects": [
             {
                 "name": dialect,
-                "spelling": SPELLINGS.get(dialect, {}).get(kind.__name__, ""),
+                "spelling": SPELLINGS.get(dialect, {}).get(registry.standard_name(kind), ""),
                 "differs": differences(kind, dialect) if dialect in DIALECTS else "",
             }
             for dialect in forms

@@ -1,5 +1,7 @@
 """The update rules, by family, simplest first; within a file too."""
 
+from thalweg.rule import Rule
+
 # isort: off
 from thalweg.rules.descent import SGD, Momentum, Nesterov
 from thalweg.rules.adaptive import Adadelta, Adagrad, RMSprop
@@ -7,7 +9,15 @@ from thalweg.rules.adam import AMSGrad, AdaBelief, AdaMax, Adam, AdamW, Adan, Na
 from thalweg.rules.sign import Lion
 # isort: on
 
+RULES: tuple[type[Rule], ...] = (
+    *(SGD, Momentum, Nesterov),
+    *(Adagrad, RMSprop, Adadelta),
+    *(Adam, AdamW, AMSGrad, AdaMax, Nadam, RAdam, AdaBelief, Adan),
+    Lion,
+)
+
 __all__ = [
+    "RULES",
     "SGD",
     "AMSGrad",
     "AdaBelief",

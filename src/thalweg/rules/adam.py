@@ -51,7 +51,7 @@ class AdamW(Rule):
         return self.lr * (m_hat / (sqrt(v_hat) + epsilon) + self.weight_decay * p), m, v
 
 
-class AMSGrad(Rule, aliases=("adam_amsgrad",)):
+class AMSGrad(Rule):
     """Adam whose divisor never shrinks, so that a rare large gradient is not forgotten.
 
     Reddi, Kale & Kumar 2018, Algorithm 2, https://openreview.net/forum?id=ryQu7f-RZ

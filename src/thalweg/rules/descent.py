@@ -5,7 +5,7 @@ from thalweg.ops import where
 from thalweg.rule import Rule, Scalar
 
 
-class SGD(Rule, aliases=("gd", "gradient_descent")):
+class SGD(Rule):
     """Straight down the gradient.
 
     Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586
@@ -17,7 +17,7 @@ class SGD(Rule, aliases=("gd", "gradient_descent")):
         return self.lr * g
 
 
-class Momentum(Rule, aliases=("heavy_ball", "sgd_momentum")):
+class Momentum(Rule):
     """A velocity that remembers past gradients carries on through noise and ravines.
 
     Polyak 1964, equation 9, https://doi.org/10.1016/0041-5553(64)90137-5
@@ -37,7 +37,7 @@ class Momentum(Rule, aliases=("heavy_ball", "sgd_momentum")):
         return outer * b, b
 
 
-class Nesterov(Rule, aliases=("nag", "nesterov_momentum")):
+class Nesterov(Rule):
     """Momentum that looks ahead: the gradient acts where the velocity is about to lead.
 
     Nesterov 1983; in this form Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html,

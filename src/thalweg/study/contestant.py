@@ -393,7 +393,7 @@ def _changed(rule: Rule, values: Mapping[str, Any]) -> Rule:
         return rule
     if isinstance(rule, Chain) or values.keys() <= rule.hyperparameters.keys():
         return rule.replaced(**values)
-    return dataclasses.replace(rule, **values)  # type: ignore[type-var]
+    return dataclasses.replace(rule, **values)
 
 
 def _numbers(rule: Rule) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _known(base: Contestant) -> list[str]:
     """What can be varied; hyperparameters that are None unless they are given among it."""
     known = [BATCH_SIZE, *base.defaults]
     if base.rule and not isinstance(base.rule, Chain):
-        known += [f.name for f in dataclasses.fields(base.rule) if not is_flag(f)]  # type: ignore[arg-type]
+        known += [f.name for f in dataclasses.fields(base.rule) if not is_flag(f)]
     return list(dict.fromkeys(known))
 
 

@@ -63,7 +63,7 @@ def _around(rule: Rule, group: Group) -> Rule:
         raise UnknownDialectError(dialect, DIALECTS)
     spoken = DIALECTS[dialect].get(type(rule).__name__, {})
     set_here = {_FIELDS[k] for k in group if k in _FIELDS}
-    rule = replace(rule, **{k: v for k, v in spoken.items() if k not in set_here})  # type: ignore[type-var]
+    rule = replace(rule, **{k: v for k, v in spoken.items() if k not in set_here})
     links: list[Treatment] = [Maximize()] if group.get("maximize") else []
     if group.get("weight_decay") and "weight_decay" not in rule.values:
         decay = _number(group["weight_decay"])
