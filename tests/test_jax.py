@@ -581,12 +581,39 @@ def test_with_hyperparameters_reaches_into_chains() -> None:
         ({"lr": -1.0}, ValueError, r"lr must lie in \[0, ∞\), got -1\.0"),
         ({"lr": math.nan}, ValueError, "lr must lie in"),
         ({"beta_2": jnp.asarray(1.0)}, ValueError, r"beta_2 must lie in \[0, 1\), got 1\.0"),
+        ({"lr": True}, TypeError, "lr is a number, got True"),
+        ({"lr": jnp.array(True)}, TypeError, "lr is a number, got"),
         ({"lr": jnp.ones(3)}, ValueError, r"lr has shape \(3,\) where the state has \(\); .* jax\.vmap"),
     ],
 )
 def test_with_hyperparameters_refuses(values: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         with_hyperparameters(thalweg.jax.adam(0.1).init(jnp.ones(2)), **values)
+
+
+def test_with_hyperparameters_knows_the_rules_own_ranges() -> None:
+    class Bounded(thalweg.Rule):
+        lr: thalweg.Scalar = 0.1
+        gamma: thalweg.Scalar = thalweg.hyper(0.5, symbol="c", meaning="a share", low=0, high=1)
+
+        def update(self, g: Any, m: Any = 0) -> Any:
+            m = self.gamma * m + g
+            return self.lr * m, m
+
+    class Steep(thalweg.Rule):
+        lr: thalweg.Scalar = thalweg.hyper(0.1, high=0.5)
+
+        def update(self, g: Any, steep: Any = 0) -> Any:
+            return self.lr * g, steep + g
+
+    state = optimizer(Bounded()).init(jnp.ones(2))
+    assert with_hyperparameters(state, gamma=1.0).hyperparameters["gamma"] == 1.0
+    with pytest.raises(ValueError, match=r"gamma must lie in \[0, 1\], got 1\.5"):
+        with_hyperparameters(state, gamma=1.5)
+    steep = optimizer(Steep()).init(jnp.ones(2))
+    assert with_hyperparameters((state,), lr=0.6)[0].hyperparameters["learning_rate"] == jnp.float32(0.6)
+    with pytest.raises(ValueError, match=r"lr must lie in \[0, 0\.5\), got 0\.6"):
+        with_hyperparameters((state, steep), lr=0.6)
 
 
 def test_a_schedule_is_not_in_the_state() -> None:

@@ -95,14 +95,17 @@ def with_hyperparameters(state: Tree, **values: float | jax.Array) -> Tree:
 
     Raises:
         UnknownHyperparameterError: no state has it; schedules and arrays given to the optimizer are in none.
-        ValueError: a value outside its admissible range, or of another shape.
+        TypeError: a value that is no number.
+        ValueError: a value outside the rule's admissible range, or of another shape.
     """
     states = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
     known = sorted({word for s in states for name in s.hyperparameters for word in _words(name)})
     for word, value in values.items():
         if word not in known:
             raise UnknownHyperparameterError("the optimizer's state", word, known)
-        _check_range(FIELDS.get(word, word), value)
+        for s in states:
+            if any(word in _words(name) for name in s.hyperparameters):
+                _check_range(s, FIELDS.get(word, word), value)
 
     def changed(s: Tree) -> Tree:
         if not _is_state(s):
@@ -128,14 +131,26 @@ def _is_state(x: Any) -> bool:
     return isinstance(x, State)
 
 
-def _check_range(name: str, value: Any) -> None:
-    """Refuse what no rule admits, where the value is known."""
+# What the rules of the optimizers made so far say of a hyperparameter, by the names in their states: a state
+# holds arrays alone. Where states of two rules have all names in common, what either admits is let pass.
+_described: dict[Any, list[Hyperparameter]] = {}
+
+
+def _place_of(state: Any, name: str) -> Any:
+    return (name, *(frozenset(part) for part in state[1:]))
+
+
+def _check_range(state: State, name: str, value: Any) -> None:
+    """Refuse what the state's rule does not admit, where the value is known."""
+    if jnp.issubdtype(jnp.result_type(value), jnp.bool_):
+        raise TypeError(f"{name} is a number, got {value!r}")
     if isinstance(value, jax.core.Tracer):
         return
-    about = HYPERPARAMETERS.get(name, Hyperparameter())
+    common = HYPERPARAMETERS.get(name, Hyperparameter())
+    about = _described.get(_place_of(state, name), [common])
     for x in jnp.ravel(jnp.asarray(value)).tolist():
-        if not about.admits(x):
-            raise ValueError(f"{name} must lie in {about.range}, got {x!r}")
+        if not any(one.admits(x) for one in about):
+            raise ValueError(f"{name} must lie in {about[0].range}, got {x!r}")
 
 
 def _in_place_of(old: Any, value: Any, name: str) -> jax.Array:
@@ -253,12 +268,17 @@ class _Lifted:
 
             return jax.tree.map(like, params)
 
-        return State(
+        made = State(
             count=jnp.zeros((), jnp.int32),
             hyperparameters={self.arguments[k]: jnp.asarray(v, dtype) for k, v in self.numbers.items()},
             slots={name: filled(slot) for slot, name in self.slots.items()},
             scalars={slot: jnp.asarray(initial[slot], dtype) for slot in self.program.scalar_slots},
         )
+        for name in self.numbers:
+            known = _described.setdefault(_place_of(made, name), [])
+            if (about := self.rule.hyperparameters[name]) not in known:
+                known.append(about)
+        return made
 
     def update(self, updates: Tree, state: State, params: Tree = None, **_: Any) -> tuple[Tree, State]:
         """What to add to the parameters, and the new state.
