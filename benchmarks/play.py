@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     repeats = parser.parse_args().repeats
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(application(), log_level="warning", lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(application(), log_config=None, lifespan="on"))
         threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
         print(f"milliseconds, their quartiles; {ASKED:g} were asked for")
         print(f"{'surface':12}{'lower':>9}{'median':>9}{'upper':>9}{'kB':>7}")

@@ -24,7 +24,7 @@ def served(workers=None):
     from thalweg.play import application
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(application(workers=workers), log_level="warning", lifespan="on")
+        config = uvicorn.Config(application(workers=workers), log_config=None, lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -71,7 +71,8 @@ def serve(host: str = "127.0.0.1", port: int = 8700, *, browser: bool = True) ->
         raise ValueError(f"cannot listen on {host}, port {port}: {why}") from None
     name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}/"
-    config = uvicorn.Config(app, log_level="error", lifespan="on", server_header=False)
+    # No logging of uvicorn's own making: that would close every handler there is.
+    config = uvicorn.Config(app, log_config=None, log_level="error", lifespan="on", server_header=False)
     config.timeout_graceful_shutdown = GRACE
     server = Server(config)
     with listening, _hanging_up(server):
