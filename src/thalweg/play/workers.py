@@ -72,6 +72,7 @@ class Workers:
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
+        self._killed: set[asyncio.subprocess.Process] = set()
 
     async def answer(self, name: str, document: Any) -> Answer:
         """What `ANSWERS` has of that name, for what JSON said.
@@ -152,10 +153,12 @@ class Workers:
         return process
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
-        self._all.discard(process)
-        if process.returncode is None:
+        if process.returncode is None and process not in self._killed:
+            self._killed.add(process)  # once: a second time takes the status that asyncio waits for
             process.kill()
         await process.wait()
+        self._killed.discard(process)
+        self._all.discard(process)
 
 
 # -- in the process that computes ----------------------------------------------------------------------------
