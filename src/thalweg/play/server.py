@@ -62,12 +62,17 @@ def serve(host: str = "127.0.0.1", port: int = 8700, *, browser: bool = True) ->
             await super().shutdown(sockets)
 
     app = application(host)
+    if not 0 <= port < 2**16:
+        raise ValueError(f"a port is a number from 0 to 65535, got {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.getaddrinfo(host or None, port, family)  # looked up before there is anything to close
         listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except UnicodeError:
+        raise ValueError(f"no machine is named {host!r}") from None
+    except OSError as error:
         # Python adds the address to the system's reason.
-        why = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+        why = str(error.strerror or error).partition(" (while")[0]
         raise ValueError(f"cannot listen on {host}, port {port}: {why}") from None
     name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}/"
