@@ -39,6 +39,8 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "lion": ("Lion", {}),
 }
 FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
+# Required of small tensors: so many times torch's fused variant.
+SMALL = {("mlp", "adam"): 1.5, ("mlp", "sgd"): 1.0, ("mixed", "adam"): 2.0}
 # Required at 20 M entries: six times torch's default.
 SIX_TIMES = ("rmsprop", "adadelta", "adamax", "nadam", "amsgrad")
 
@@ -169,8 +171,8 @@ def judge(list_name: str, rule: str, times: Times) -> list[tuple[str, str, bool]
             verdicts.append(ratio("fused", 0.95))
         if rule in SIX_TIMES:
             verdicts.append(ratio("loop", 6))
-    if list_name in ("mlp", "mixed") and rule == "adam":
-        verdicts.append(ratio("fused", 2))
+    if (list_name, rule) in SMALL:
+        verdicts.append(ratio("fused", SMALL[list_name, rule]))
     return verdicts
 
 
