@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Under nohup SIGHUP is ignored, here and in what is started from here; tests send it to commands.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # One folder for all workers, kept between runs: each kernel is compiled once.
     cache = getattr(config, "cache", None)  # there is none under -p no:cacheprovider
     if cache is not None:
