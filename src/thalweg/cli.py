@@ -168,7 +168,12 @@ def rules(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="thalweg", description="Gradient-descent optimizers, compared fairly.")
+    parser = Parser(
+        prog="thalweg",
+        description="Gradient-descent optimizers, compared fairly.",
+        epilog="A command ends with 0 where all went well, 1 where something failed on the way, 2 where what "
+        "was asked for cannot be done, and 128 + its number where a signal ended it.",
+    )
     parser.add_argument("--version", action="version", version=f"thalweg {thalweg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, (function, add_arguments) in sorted(COMMANDS.items()):
