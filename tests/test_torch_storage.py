@@ -10,8 +10,17 @@ import torch
 from torch import Tensor
 
 import thalweg
+import thalweg.kernels.glance
 import thalweg.torch
 from helpers import both, copies, difference, gradients, largest_difference, parameters
+
+
+@pytest.fixture(params=["glance", "asked one by one"], autouse=True)
+def _looked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors are looked at as with this torch, and as with one that has no functions for a glance."""
+    if request.param != "glance":
+        monkeypatch.setattr(thalweg.kernels.glance, "_loop", lambda: None)
+
 
 # -- storage -------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """NumPy's arrays, as the table of tensors sees them."""
 
+from array import array
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
@@ -14,12 +15,23 @@ Array = NDArray[Any]
 _form = attrgetter("dtype", "shape", "strides")
 
 
+class NumpyForm:
+    """What `thalweg.kernels.table.Form` says, of NumPy's arrays."""
+
+    def __init__(self, arrays: list[Array]) -> None:
+        self._seen = list(map(_form, arrays))
+
+    def find(self, arrays: list[Array]) -> bytes | None:
+        """See `Form`."""
+        if list(map(_form, arrays)) != self._seen:
+            return None
+        return array("q", map(_address, arrays)).tobytes()
+
+
 class NumpyArrays:
     """Arrays of the dtypes that kernels know, in any byte order."""
 
-    def look(self, arrays: Sequence[Array]) -> tuple[list[int], Any]:
-        """Each array's address, and all else that bears on where its entries lie."""
-        return list(map(_address, arrays)), list(map(_form, arrays))
+    form = NumpyForm
 
     def layout(self, array: Array) -> Layout:
         """Where an array's entries lie; an axis may go backwards."""

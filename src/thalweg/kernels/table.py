@@ -90,15 +90,22 @@ class Layout:
         return True
 
 
-class Arrays(Protocol):
-    """What the table asks of a framework's arrays."""
+class Form(Protocol):
+    """All that bears on where the entries of some arrays lie, beside the arrays' addresses."""
 
-    def look(self, arrays: Sequence[Any]) -> tuple[list[int], Any]:
-        """Each array's address, and all else that bears on where its entries lie, to compare by ==.
+    def find(self, arrays: list[Any]) -> bytes | None:
+        """The addresses of arrays, eight bytes each, where they are of this form; None where they are not.
 
         Raises:
             AttributeError, RuntimeError, TypeError: one of them has no address.
         """
+
+
+class Arrays(Protocol):
+    """What the table asks of a framework's arrays."""
+
+    def form(self, arrays: list[Any]) -> Form:
+        """The form of these arrays, as they are now."""
 
     def layout(self, array: Any) -> Layout:
         """Where an array's entries lie."""
@@ -184,16 +191,17 @@ class Table:
         self.columns = columns
         self._arrays = arrays
         self._rows, self._width = len(columns), len(columns[0])
-        self._addresses, self._form = arrays.look([*itertools.chain(*columns)])
+        self._form = arrays.form([*itertools.chain(*columns)])
         layouts = [[arrays.layout(x) for x in column] for column in columns]
         _check(layouts, name)
+        at = np.array([x.address for row in layouts for x in row], np.int64)
         extents = np.array([[x.extent for x in row] for row in layouts], np.int64).reshape(-1, 2)
-        self._begins = extents[:, 0] - np.array(self._addresses, np.int64)
-        self._ends = extents[:, 1] - np.array(self._addresses, np.int64)
+        self._begins, self._ends = extents[:, 0] - at, extents[:, 1] - at
+        self._addresses = at.tobytes()
         self._sizes = np.array([DTYPES[x.dtype] for row in layouts for x in row], np.int64)
         met = self._met(extents[:, 0], extents[:, 1])
         self._disjoint = not met
-        self._proven = {tuple(self._addresses)} if self._disjoint else set()
+        self._proven = {self._addresses} if self._disjoint else set()
         copied = self._copied(layouts, met)
         for places in self._together(layouts, met):
             self.parts.append(Part(arrays, program, places, layouts, copied))
@@ -206,10 +214,10 @@ class Table:
         """
         flat = [*itertools.chain(*columns)]
         try:
-            addresses, form = self._arrays.look(flat)
+            addresses = self._form.find(flat)
         except (AttributeError, RuntimeError, TypeError):  # no array, or one without an address
             return False
-        if form != self._form:
+        if addresses is None:
             return False
         if addresses != self._addresses:
             if not (self._disjoint and self._proves(addresses)):
@@ -266,21 +274,20 @@ class Table:
         part.batch.rows[:] = row_of if len(self.parts) == 1 else row_of[part.places]
 
     def _put(self) -> None:
-        addresses = np.array(self._addresses, np.int64).reshape(self._rows, self._width)
+        addresses = np.frombuffer(self._addresses, np.int64).reshape(self._rows, self._width)
         for part in self.parts:
             part.put(addresses)
 
-    def _proves(self, addresses: list[int]) -> bool:
+    def _proves(self, addresses: bytes) -> bool:
         """Whether arrays of the table's form are aligned at these addresses, and apart from each other."""
-        key = tuple(addresses)
-        if key in self._proven:
+        if addresses in self._proven:
             return True
-        at = np.array(addresses, np.int64)
+        at = np.frombuffer(addresses, np.int64)
         if np.any(at % self._sizes) or self._met(at + self._begins, at + self._ends):
             return False
         if len(self._proven) >= _PROVEN:
             self._proven.clear()
-        self._proven.add(key)
+        self._proven.add(addresses)
         return True
 
     def _met(self, begins: Any, ends: Any) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """PyTorch's tensors, as the table of tensors sees them."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.kernels import threads
+from thalweg.kernels.glance import Glance, glance
 from thalweg.kernels.table import Layout
 from thalweg.sources import DTYPES
 
@@ -15,7 +17,7 @@ _DTYPES = {getattr(torch, name): name for name in DTYPES}
 _DTYPES |= {torch.complex64: "float32", torch.complex128: "float64"}  # pairs of reals
 threads.look_again()  # torch, imported above, brings OpenMP threads
 
-_dtype, _shape, _is_cpu = attrgetter("dtype"), attrgetter("shape"), attrgetter("is_cpu")
+_dtype, _shape, _device = attrgetter("dtype"), attrgetter("shape"), attrgetter("device")
 
 
 def has_kernel(tensors: Iterable[Any]) -> bool:
@@ -38,25 +40,48 @@ def _is_plain(x: Tensor) -> bool:
     )
 
 
+class TensorForm:
+    """What `thalweg.kernels.table.Form` says, of tensors.
+
+    Identity would not do: `.data`, `set_` and the storage's own methods put other memory under a tensor.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._seen = _form(tensors)
+        self._glance = self._glance_of(tensors)
+
+    def find(self, tensors: list[Tensor]) -> bytes | None:
+        """See `Form`."""
+        if self._glance and (addresses := self._glance(tensors)) is not None:
+            return addresses
+        # A glance asks for more than must be, such as the mode that autograd is in.
+        if _form(tensors) != self._seen:
+            return None
+        self._glance = self._glance_of(tensors)
+        return array("q", map(Tensor.data_ptr, tensors)).tobytes()
+
+    def _glance_of(self, tensors: list[Tensor]) -> Glance | None:
+        return glance(tensors) if all(map(_is_plain, tensors)) else None
+
+
+def _form(tensors: list[Tensor]) -> tuple[list[Any], ...]:
+    return (
+        list(map(type, tensors)),
+        list(map(_dtype, tensors)),
+        list(map(_shape, tensors)),
+        list(map(Tensor.stride, tensors)),
+        list(map(_device, tensors)),
+        list(map(Tensor.is_neg, tensors)),
+        list(map(Tensor.is_conj, tensors)),
+        list(map(Tensor.storage_offset, tensors)),
+        list(map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))),
+    )
+
+
 class Tensors:
     """Tensors for which `has_kernel` holds."""
 
-    def look(self, tensors: Sequence[Tensor]) -> tuple[list[int], Any]:
-        """Each tensor's address, and all else that bears on where its entries lie.
-
-        Identity would not do: `.data`, `set_` and the storage's own methods put other memory under a tensor.
-        """
-        addresses = list(map(Tensor.data_ptr, tensors))
-        return addresses, (
-            list(map(type, tensors)),
-            list(map(_dtype, tensors)),
-            list(map(_shape, tensors)),
-            list(map(Tensor.stride, tensors)),
-            list(map(_is_cpu, tensors)),
-            list(map(Tensor.is_neg, tensors)),
-            list(map(Tensor.storage_offset, tensors)),
-            list(map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))),
-        )
+    form = TensorForm
 
     def layout(self, tensor: Tensor) -> Layout:
         """Where a tensor's entries lie; a complex entry is two real ones."""
@@ -94,13 +119,4 @@ class Tensors:
         torch.autograd.graph.increment_version(tensors)
 
 
-class ComplexTensors(Tensors):
-    """Tensors some of which are complex: a bit may say that memory holds the conjugates of the entries."""
-
-    def look(self, tensors: Sequence[Tensor]) -> tuple[list[int], Any]:
-        """See `Tensors.look`."""
-        addresses, form = super().look(tensors)
-        return addresses, (form, list(map(Tensor.is_conj, tensors)))
-
-
-TENSORS, COMPLEX_TENSORS = Tensors(), ComplexTensors()
+TENSORS = Tensors()

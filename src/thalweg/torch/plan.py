@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter, is_, itemgetter
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from thalweg import ops
 from thalweg.kernels.table import Table
-from thalweg.kernels.tensors import COMPLEX_TENSORS, TENSORS, has_kernel, has_memory
+from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory
 from thalweg.program import Part, Program
 from thalweg.rule import Rule
 from thalweg.sweep import Norm
@@ -22,7 +23,6 @@ from thalweg.sweep import Norm
 State = dict[str, Any]
 Columns = Sequence[Sequence[Tensor]]
 _FUNCTIONS = {name: getattr(ops, name) for name in ops.__all__}
-_dtype = attrgetter("dtype")
 
 
 class Numbers:
@@ -205,9 +205,10 @@ class Members:
         self._numbers = [held for _, held in numbers]
         self._index = np.array([m.index for m in members])
         self._states = [m.state for m in members]
-        self._views = [(key, self._column(key)) for key, _ in numbers if key is not None]
-        self._places = [list(map(Tensor.data_ptr, views)) for _, views in self._views]
-        self._kinds = [list(map(_dtype, views)) for _, views in self._views]
+        self._kept = [key for key, _ in numbers if key is not None]
+        views = self._held()
+        self._views = TENSORS.form(views)
+        self._places = self._views.find(views)
         self._seen: list[bytes] = []
         self._at: list[tuple[int, int, dict[str, float]]] = []
         self._row_of = np.zeros(len(members), np.int64)
@@ -231,8 +232,7 @@ class Members:
         if self._in_table:
             placed = [members[i] for i in self._in_table]
             tensors = self._some(columns, self._in_table)
-            kind = COMPLEX_TENSORS if any(x.is_complex() for column in tensors for x in column) else TENSORS
-            self._table = Table(kind, program, tensors, lambda row, i: name(row, placed[i]))
+            self._table = Table(TENSORS, program, tensors, lambda row, i: name(row, placed[i]))
         if self._others:
             other = [members[i] for i in self._others]
             self._eager = Eager(
@@ -242,19 +242,11 @@ class Members:
     def take(self, grads: Sequence[Tensor]) -> bool:
         """Whether all that was prepared still holds with these gradients; where they are is then known."""
         try:
-            held = [self._column(key) for key, _ in self._views]
-            columns = [self._params, grads, *map(self._column, self._keys)]
-        except KeyError:
-            return False
-        for (_, views), tensors, places, kinds in zip(
-            self._views, held, self._places, self._kinds, strict=True
-        ):
-            if not (
-                all(map(is_, views, tensors))
-                and list(map(Tensor.data_ptr, tensors)) == places
-                and list(map(_dtype, tensors)) == kinds
-            ):
+            if self._views.find(self._held()) != self._places:
                 return False
+            columns = [self._params, grads, *map(self._column, self._keys)]
+        except (AttributeError, KeyError, RuntimeError, TypeError):  # not there, or no tensor with an address
+            return False
         return (self._table is None or self._table.holds(self._some(columns, self._in_table))) and (
             self._eager is None or self._eager.holds(self._some(columns, self._others))
         )
@@ -320,6 +312,10 @@ class Members:
         for part in (self._table, self._eager):
             if part:
                 part.release()
+
+    def _held(self) -> list[Any]:
+        """What holds the members' numbers in their states."""
+        return [*chain.from_iterable(map(self._column, self._kept))]
 
     def _column(self, key: str) -> list[Any]:
         return list(map(itemgetter(key), self._states))
