@@ -1,6 +1,6 @@
 """The optimizer step, and whole training steps, beside an earlier commit's: what a change costs.
 
-    python benchmarks/before.py COMMIT [--seconds 2] [--only mlp,20m] [--rules adam,sgd] [--pairs 3]
+    python benchmarks/before.py COMMIT [--seconds 4] [--only mlp,20m] [--rules adam,sgd] [--pairs 3]
 
 Each side runs in processes of its own, on the same pages of shared memory, and they take turns: A B B A ….
 Prints how many times as fast the code that lies here is: median and quartiles over the rounds of all pairs of
@@ -20,7 +20,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 LEAST = 0.98
-ROUNDS = 11
+ROUNDS = 41
 
 
 def worker(what: str, rule: str, memory: str) -> None:
@@ -118,7 +118,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("commit", help="what to hold the code that lies here against")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each rule and pair (2)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each rule and pair (4)")
     parser.add_argument("--pairs", type=int, default=3, help="of processes (3)")
     parser.add_argument("--only", default=",".join(step.LISTS), help=f"of {','.join(step.LISTS)}")
     parser.add_argument("--rules", default="sgd,momentum,adam,adamw,rmsprop,nadam")
