@@ -995,8 +995,17 @@ def test_parameters_are_not_asked_for_where_nothing_decays() -> None:
         made.update(jnp.ones(2), made.init(jnp.ones(2)))
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("lr", "learning_rate"), ("lrr", "learning_rate"), ("beta_1", "b1"), ("epsilon", "eps")],
+)
+def test_an_unknown_keyword_is_near_to_optax_s(given: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"adam has no hyperparameter '{given}'; did you mean '{meant}'"):
+        thalweg.jax.adam(**{given: 0.1})
+
+
 def test_only_a_rule_makes_an_optimizer() -> None:
-    with pytest.raises(TypeError, match=r"takes a rule, such as thalweg.get\('adam'\); got 'adam'"):
+    with pytest.raises(TypeError, match=r"takes a rule, got 'adam': give a rule, such as thalweg\.Adam\(\)"):
         optimizer("adam")  # type: ignore[arg-type]
 
 

@@ -524,6 +524,8 @@ def test_old_course_code(made, wanted, float64):
         (lambda k: k.Adam(dialect="kears"), "did you mean 'keras'"),
         (lambda k: k.Adam(*range(40)), "too many positional"),
         (lambda k: k.Optimizer("adam"), "Optimizer takes a rule"),
+        (lambda k: k.Adam("adam"), "adam: lr is a number or a schedule .*, got 'adam'"),
+        (lambda k: k.Adam(betas=(0.9, 0.99)), "did you mean 'beta_1' or 'beta_2'"),
         (lambda k: k.Optimizer(thalweg.Adam(), clipnrm=1), "did you mean 'clipnorm'"),
         (lambda k: k.get("adm"), "did you mean 'adam'"),
         (lambda k: k.get(3), "Could not interpret"),
@@ -537,7 +539,7 @@ def test_what_is_wrong_is_named(call, message):
 def test_unknown_dialects_and_attributes():
     with pytest.raises(UnknownDialectError):
         thalweg.keras.SGD(dialect="x")
-    with pytest.raises(AttributeError, match="did you mean 'adam'"):
+    with pytest.raises(AttributeError, match="did you mean 'Adam'"):
         thalweg.keras.Adm  # noqa: B018
 
 

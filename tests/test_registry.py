@@ -17,7 +17,7 @@ import thalweg.keras
 import thalweg.numpy
 import thalweg.torch
 from helpers import output, python
-from thalweg import Rule, Scalar, Treatment, UnknownRuleError, chain, convert, register
+from thalweg import Rule, Scalar, Treatment, UnknownRuleError, chain, cli, convert, register
 from thalweg.explain import dialects_of, explain
 from thalweg.keras.config import rule_from_config, rule_to_config
 from thalweg.registry import find, name_of
@@ -155,10 +155,11 @@ def test_names_are_words(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("no_such_module:Mine", "no_such_module cannot be imported: ModuleNotFoundError"),
-        ("json:Mine", "json has no class 'Mine' of Rules"),
+        ("no_such_module:Mine", "no_such_module cannot be loaded: ModuleNotFoundError"),
+        ("json:Mine", "json has no class 'Mine' of Rules; known: none"),
         ("json:JSONDecoder", "json has no class 'JSONDecoder' of Rules"),
-        (":Mine", "cannot be imported"),
+        (":Mine", "cannot be loaded"),
+        ("none.py:Mine", "none.py cannot be loaded: FileNotFoundError"),
     ],
 )
 def test_a_place_without_a_rule(name: str, why: str) -> None:
@@ -248,3 +249,60 @@ def test_names_at_the_command_line(tmp_path: Path) -> None:
     )
     source = "from thalweg.cli import main; main(['explain', 'own_rules:Mine'])"
     assert "The gradient, doubled." in output(python(source, PYTHONPATH=f"{tmp_path}:{':'.join(sys.path)}"))
+
+
+def test_a_rule_in_a_file_is_taken_wherever_a_name_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "filed_rules.py"
+    file.write_text(
+        "import thalweg\n"
+        "class Filed(thalweg.Rule):\n"
+        '    """The gradient, trebled."""\n'
+        "    lr: thalweg.Scalar = 0.1\n"
+        "    def update(self, g):\n"
+        "        return 3 * self.lr * g\n"
+    )
+    assert cli.main(["explain", f"{file}:Filed"]) == 0
+    assert "The gradient, trebled." in capsys.readouterr().out
+    assert cli.main(["kernel", f"{file}:Filed"]) == 0
+    assert '"""filed: one step' in capsys.readouterr().out
+    assert type(Contestant(f"{file}:Filed").rule) is find(f"{file}:Filed")
+    with pytest.raises(UnknownRuleError, match=r"filed_rules\.py has no class 'Filled' .* mean 'Filed'"):
+        thalweg.get(f"{file}:Filled")
+    with pytest.raises(UnknownRuleError, match="a file imports nothing"):
+        find(f"{file}:Other", importing=False)
+
+
+@pytest.mark.parametrize("given", [thalweg.Adam, "adam", None])
+def test_a_class_or_a_name_is_no_rule(given: Any) -> None:
+    for taker in (thalweg.trace, thalweg.numpy.Optimizer, thalweg.keras.Optimizer, thalweg.jax.optimizer):
+        with pytest.raises(TypeError, match=r"takes a rule, got .*: give a rule, such as thalweg\.Adam\(\)"):
+            taker(given)
+
+
+def test_what_names_no_rule_is_said() -> None:
+    with pytest.raises(TypeError, match=r"Adam\(.*\) is a rule already: use it as it is"):
+        thalweg.get(thalweg.Adam())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a rule is named by a string, such as 'adam', or by its class"):
+        thalweg.get(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "meant"),
+    [
+        ("", "adam", "Adam"),
+        ("", "compar", "compare"),
+        (".numpy", "Adma", "Adam"),
+        (".numpy", "optimizer", "Optimizer"),
+        (".keras", "AdamWW", "AdamW"),
+        (".jax", "Adam", "adam"),
+        (".jax", "Optimizer", "optimizer"),
+    ],
+)
+def test_what_a_module_has_not_is_near_to_what_it_has(module: str, name: str, meant: str) -> None:
+    asked = sys.modules[f"thalweg{module}"]
+    with pytest.raises(AttributeError, match=f"'thalweg{module}' has no attribute .* mean '{meant}'"):
+        getattr(asked, name)
+    with pytest.raises(AttributeError, match=f"^module 'thalweg{module}' has no attribute 'qqqq'$"):
+        asked.qqqq  # noqa: B018

@@ -362,6 +362,42 @@ def test_a_number_without_a_type_is_refused(base: type, name: str, value: Any, r
         type("Plain", (base,), {name: value, "update": lambda self, g: g})
 
 
+def test_a_rule_is_written_without_an_init() -> None:
+    with pytest.raises(TypeError, match=r"Own must have no __init__ of its own: hyperparameters are"):
+
+        class Own(Rule):
+            lr: Scalar = 0.1
+
+            def __init__(self, lr: Scalar = 0.1) -> None:
+                self.lr = lr
+
+
+def test_state_is_not_kept_in_the_rule() -> None:
+    class Keeping(Rule):
+        lr: Scalar = 0.1
+
+        def update(self, g: Any) -> Any:
+            self.m = 0.9 * getattr(self, "m", 0) + g
+            return self.lr * self.m
+
+    rule = Keeping()
+    with pytest.raises(AttributeError, match=r"Keeping: self\.m cannot be set: .* argument of update"):
+        thalweg.trace(rule)
+    with pytest.raises(AttributeError, match=r"Keeping: lr cannot be set; make another one"):
+        rule.lr = 0.2
+    with pytest.raises(AttributeError, match=r"Chain: lr cannot be set; make another one"):
+        thalweg.chain(thalweg.L2(0.1), rule).lr = 0.2  # type: ignore[attr-defined]
+
+
+def test_an_update_without_a_return_is_named() -> None:
+    class Silent(Rule):
+        def update(self, g: Any) -> Any:
+            pass
+
+    with pytest.raises(TypeError, match=r"Silent\.update returned nothing: return the step to subtract"):
+        thalweg.trace(Silent())
+
+
 def test_a_default_that_would_not_change_is_refused() -> None:
     with pytest.raises(TypeError, match=r"lr = 0\.5 has no type"):
 
@@ -557,7 +593,16 @@ def test_a_wrong_dialect_names_the_nearest(wrong: str, right: str) -> None:
 
 
 @pytest.mark.parametrize("build", [lambda **v: thalweg.get("adam", **v), thalweg.Adam], ids=["get", "class"])
-@pytest.mark.parametrize(("wrong", "right"), [("beta_3", "beta_"), ("epsilom", "epsilon"), ("lrr", "lr")])
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("beta_3", "beta_1' or 'beta_2'"),
+        ("betas", "beta_1' or 'beta_2'"),
+        ("epsilom", "epsilon'"),
+        ("lrr", "lr'"),
+        ("learning_rte", "lr'"),
+    ],
+)
 def test_a_wrong_hyperparameter_names_the_nearest(build: Callable[..., Rule], wrong: str, right: str) -> None:
     with pytest.raises(
         thalweg.UnknownHyperparameterError, match=f"no hyperparameter '{wrong}'; did you mean '{right}"

@@ -71,9 +71,37 @@ class OutOfRange(Rule):
         return self.gamma * g
 
 
+class Unwritten(Rule):
+    lr: Scalar = 0.1
+
+    def update(self, g, m=0):
+        m_new = 0.9 * m + g
+        return self.lr * m_new, m
+
+
+class Untouched(Rule):
+    lr: Scalar = 0.1
+
+    def update(self, g, m=0):
+        return self.lr * g, m
+
+
+class Still(Rule):
+    lr: Scalar = 0.1
+
+    def update(self, g, m=0):
+        return self.lr * m, m
+
+
 @pytest.mark.parametrize(
     ("rule", "promise"),
     [
+        (
+            Unwritten(),
+            "^unwritten: The state changes with the steps. m stays as it is: return its next value",
+        ),
+        (Untouched(), "m stays as it is: return its next value or leave it out"),
+        (Still(), "m stays as it is: return its next value"),
         (Uphill(), "lead downhill"),
         (Unnamed(), "gamma has no meaning"),
         (OutOfRange(), r"search range of gamma ends outside \[0, 1\]"),

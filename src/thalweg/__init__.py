@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from thalweg import notebook as notebook
 from thalweg import schedules
-from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError
+from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, no_attribute
 from thalweg.hyperparameters import Hyperparameter, hyper
 from thalweg.program import Program, trace
 from thalweg.rule import Rule, Scalar
@@ -120,7 +120,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"thalweg.{name}")
     if name not in _LAZY:
-        raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
+        raise no_attribute(__name__, name, [*__all__, *_LAZY, *_MODULES])
     try:
         module = import_module(f"thalweg.{_LAZY[name]}")
         if _LAZY[name] == "following":

@@ -216,13 +216,13 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _kernel_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("rule", metavar="RULE", help="a name that `thalweg rules` lists")
+    _rule_argument(command)
     command.add_argument("--dtype", default="float32", help="of the parameters (default: float32)")
     _dialect_argument(command)
 
 
 def _explain_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("rule", metavar="RULE", help="a name that `thalweg rules` lists")
+    _rule_argument(command)
     command.add_argument("--latex", action="store_true", help="formulas in LaTeX")
     _dialect_argument(command)
 
@@ -251,6 +251,12 @@ def _play_arguments(command: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 lets others in (default: 127.0.0.1)")
     add("--port", type=int, default=8700, metavar="N", help="0 takes a free one (default: 8700)")
     add("--no-browser", action="store_true", help="only serve the page")
+
+
+def _rule_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "rule", metavar="RULE", help="a name that `thalweg rules` lists, or FILE.py:NAME of your own"
+    )
 
 
 def _dialect_argument(command: argparse.ArgumentParser) -> None:

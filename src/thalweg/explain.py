@@ -56,7 +56,7 @@ def explain(rule: Rule | str, dialect: str = "paper", *, latex: bool = False) ->
     """What a rule does, its formula, hyperparameters, dialects, uses, source and cost.
 
     Args:
-        rule: a rule, which may be one's own, or the name of a registered one.
+        rule: a rule, which may be one's own, or a name as `get` takes it.
         dialect: whose formula to show, where `rule` is a name.
         latex: the formula in LaTeX rather than Unicode.
 

@@ -6,6 +6,8 @@ its own describes it where it declares it: `gamma: float = hyper(0.5, symbol=r"\
 
 import dataclasses
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,3 +96,28 @@ HYPERPARAMETERS = {
         "c", "largest norm of the whole model's gradient", 0, closed="neither"
     ),
 }
+
+
+# Names that other libraries use for the same hyperparameter. `decay` is none: in Optax it is ρ, in old
+# Keras the time decay of the learning rate.
+SYNONYMS = {
+    "learningrate": "lr",
+    "stepsize": "lr",
+    "eta": "lr",
+    "eps": "epsilon",
+    "alpha": "rho",
+    "decayrate": "rho",
+    "mu": "momentum",
+}
+
+
+def spellings(known: Iterable[str]) -> dict[str, str]:
+    """The known names by each of their spellings, folded."""
+    known = list(known)
+    own = {SYNONYMS.get(fold(name), ""): name for name in known} | {fold(name): name for name in known}
+    return {synonym: own[name] for synonym, name in SYNONYMS.items() if name in own} | own
+
+
+def fold(name: str) -> str:
+    """What is left of a name whose capitals, underscores, hyphens and spaces make no difference."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg import statefile
-from thalweg.errors import UnknownRuleError, nearest
+from thalweg.errors import UnknownRuleError, nearest, no_attribute, no_rule
+from thalweg.hyperparameters import spellings
 from thalweg.kernels.arrays import ARRAYS
 from thalweg.kernels.table import Table
 from thalweg.program import Program, trace
@@ -38,6 +39,13 @@ Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = Mapping[Any, Any] | Sequence[Any] | Array
 # A parameter's keys and indices, from the outermost container to the innermost.
 Keys: TypeAlias = tuple[Any, ...]
+
+# What other libraries call what is done here.
+_ELSEWHERE = {
+    **dict.fromkeys(("step", "apply", "apply_gradients", "minimize"), "update"),
+    "state_dict": "state",
+    "load_state_dict": "load",
+}
 
 # How long NumPy may look for a byte that two strided arrays share, in solutions that it tries.
 _PATIENCE = 100_000
@@ -80,7 +88,7 @@ class Optimizer:
     @rule.setter
     def rule(self, rule: Rule) -> None:
         if not isinstance(rule, Rule):
-            raise TypeError(f"Optimizer takes a rule, such as thalweg.get('adam'); got {rule!r}")
+            raise no_rule("Optimizer", rule)
         (_, new), (_, old) = apart(rule), apart(self._rule) if self.t else apart(rule)
         if new.form != old.form:
             raise ValueError(
@@ -96,7 +104,9 @@ class Optimizer:
         owners = _owners(self._rule)
         field = known_as(name, owners)
         if field is None:
-            raise AttributeError(f"{self._rule.name} has no hyperparameter {name!r}; {nearest(name, owners)}")
+            known = [*(known for known in dir(type(self)) if not known.startswith("_")), *owners]
+            near = nearest(name, known, _ELSEWHERE | spellings(owners))
+            raise AttributeError(f"the optimizer has no attribute {name!r}; {near}")
         return getattr(owners[field], field)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -215,9 +225,13 @@ class Optimizer:
             raise ValueError(f"the state was written by {state.rule!r}; this optimizer is {own.rule!r}")
         found, wanted = _form(state), _form(own)
         if found != wanted:
+            more, less = ", ".join(_beside(found, wanted)), ", ".join(_beside(wanted, found))
+            differs = [f"has {more}, which this optimizer has not"] if more else []
+            differs += [f"lacks {less}, which this optimizer has"] if less else []
             raise ValueError(
-                f"the state was written by {state.rule} with {_beside(found, wanted)}; this optimizer has "
-                f"{_beside(wanted, found)} (thalweg.convert changes the form of a state)"
+                f"the state was written by another form of {state.rule}: it "
+                f"{' and '.join(differs) or 'has its treatments in another order'}; thalweg.convert changes "
+                "the form of a state"
             )
         pairs = ((state.slots, program.slots), (state.scalars, program.scalar_slots))
         if any(set(has) - set(needs) or (state.t and set(has) != set(needs)) for has, needs in pairs):
@@ -283,10 +297,8 @@ def _form(state: State) -> list[str]:
     return [*flags, *state.treatments, *sorted(state.hyperparameters)]
 
 
-def _beside(some: list[str], others: list[str]) -> str:
-    return ", ".join(x for x in some if x not in others) or (
-        "another order" if {*some} == {*others} else "less"
-    )
+def _beside(some: list[str], others: list[str]) -> list[str]:
+    return [x for x in some if x not in others]
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -337,10 +349,9 @@ def _leaves(params: Any, grads: Any, keys: Keys) -> Iterator[tuple[Keys, Any, An
     if wanted.keys() != given.keys():
         missing = ", ".join(str(k) for k in wanted if k not in given)
         surplus = ", ".join(str(k) for k in given if k not in wanted)
-        raise ValueError(
-            f"params and grads differ{where}: no gradient for {missing or 'none'}; "
-            f"no parameter for {surplus or 'none'}"
-        )
+        lacking = [f"no gradient for {missing}"] if missing else []
+        lacking += [f"no parameter for {surplus}"] if surplus else []
+        raise ValueError(f"params and grads differ{where}: {'; '.join(lacking)}")
     for key in wanted:
         yield from _leaves(params[key], grads[key], (*keys, key))
 
@@ -442,8 +453,8 @@ _classes: dict[type[Rule], type[Optimizer]] = {}
 def __getattr__(name: str) -> type[Optimizer]:
     try:
         rule = find(name)
-    except UnknownRuleError as error:
-        raise AttributeError(f"module 'thalweg.numpy': {error}") from None
+    except UnknownRuleError:
+        raise no_attribute(__name__, name, __dir__()) from None
     if rule not in _classes:
         members = {"kind": rule, "__doc__": rule.__doc__, "__module__": __name__}
         _classes[rule] = type(rule.__name__, (_Named,), members)

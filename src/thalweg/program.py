@@ -15,6 +15,7 @@ from functools import cached_property
 from types import FrameType
 from typing import Any, Literal, TypeAlias
 
+from thalweg.errors import no_rule
 from thalweg.hyperparameters import Hyperparameter
 from thalweg.printing import Line, latex, to_python, unicode
 from thalweg.rule import Rule
@@ -180,8 +181,11 @@ def trace(rule: Rule) -> Program:
     """The Program of a rule. Rules of one form share one.
 
     Raises:
-        TypeError: `update` branches on a symbol, or returns the wrong number of slots.
+        TypeError: `rule` is not a rule, or its `update` branches on a symbol or returns the wrong number of
+            slots.
     """
+    if not isinstance(rule, Rule):
+        raise no_rule("trace", rule)
     program = _programs.get(rule.form)
     if program is None:
         program = _programs[rule.form] = _trace(rule)

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError, nearest
 from thalweg.explain import dialects_of
+from thalweg.hyperparameters import SYNONYMS, fold
 from thalweg.program import trace
-from thalweg.registry import SYNONYMS, find, get
+from thalweg.registry import find, get
 from thalweg.registry import rules as registered
 from thalweg.rule import Rule
 from thalweg.untrusted import blamed, npz, opened
@@ -157,7 +158,7 @@ def candidates(
         TypeError, ValueError: a value of the wrong type or outside its range, or of a name that no rule has.
     """
     recorded = recording.lr
-    free = not any(SYNONYMS.get(_fold(name), name) == "lr" for name in values)
+    free = not any(SYNONYMS.get(fold(name), name) == "lr" for name in values)
     if free and recorded is not None:
         values["lr"], free = lambda t: float(recorded[t - 1]), False
     equal: dict[Any, tuple[Rule, bool, list[str]]] = {}
@@ -286,13 +287,9 @@ def _forms(rules: Iterable[str | Rule], values: Mapping[str, Any]) -> list[tuple
 def _why_none(values: Mapping[str, Any]) -> str:
     known = sorted({field.name for name in registered() for field in fields(find(name))})
     for name in values:
-        if _fold(name) not in {*map(_fold, known), *SYNONYMS}:
+        if fold(name) not in {*map(fold, known), *SYNONYMS}:
             return f"no rule has a hyperparameter {name!r}; {nearest(name, known)}"
     return f"no rule has all of {', '.join(values)}; `thalweg explain RULE` shows what a rule has"
-
-
-def _fold(name: str) -> str:
-    return name.lower().replace("_", "")
 
 
 def _hold(rule: Rule, fitted: bool, dialects: Sequence[str], recording: Recording) -> Candidate:

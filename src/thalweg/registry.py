@@ -1,33 +1,24 @@
 """Rules by name."""
 
 import difflib
+import hashlib
 import importlib
-import re
+import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from thalweg.dialects import DIALECTS
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, nearest
+from thalweg.hyperparameters import fold, spellings
 from thalweg.rule import Rule
 from thalweg.rules import RULES
 from thalweg.treatments import TREATMENTS, Treatment
 
 T = TypeVar("T")
-
-# Names that other libraries use for the same hyperparameter. `decay` is none: in Optax it is ρ, in old
-# Keras the time decay of the learning rate.
-SYNONYMS = {
-    "learningrate": "lr",
-    "stepsize": "lr",
-    "eta": "lr",
-    "eps": "epsilon",
-    "alpha": "rho",
-    "decayrate": "rho",
-    "mu": "momentum",
-}
-
 
 # Further names of the built-in rules.
 ALIASES = {
@@ -81,16 +72,16 @@ def register(rule: type[Rule], name: str | None = None) -> type[Rule]:
     if not (isinstance(rule, type) and issubclass(rule, Rule) and rule is not Rule):
         raise TypeError(f"register takes a class of rules, such as class Mine(thalweg.Rule); got {rule!r}")
     name = rule.__name__ if name is None else name
-    holder = _folded().get(_fold(name))
+    holder = _folded().get(fold(name))
     again = holder is not None and _place(holder) == _place(rule)  # the same class, defined anew
-    if not _fold(name) or ":" in name:
+    if not fold(name) or ":" in name:
         raise ValueError(f"a rule's name is made of letters, digits and underscores, got {name!r}")
     if holder is not None and (not again or standard_name(holder)):
         raise ValueError(
             f"the name {name!r} is taken by {holder.__module__}.{holder.__qualname__}; give another, as "
             f'register({rule.__name__}, name="my_{name.lower()}")'
         )
-    for known in [known for known in _rules if _fold(known) == _fold(name)]:
+    for known in [known for known in _rules if fold(known) == fold(name)]:
         del _rules[known]
     _rules[name] = rule
     return rule
@@ -100,22 +91,30 @@ def find(name: str | type[Rule], *, importing: bool = True) -> type[Rule]:
     """The rule of a name; capitals, underscores, hyphens and spaces make no difference.
 
     Args:
-        name: of a built-in or registered rule; "module:Name" of one's own; or a class, which is returned.
+        name: of a built-in or registered rule; "module:Name" or "FILE.py:Name" of one's own; or a class,
+            which is returned.
         importing: whether the module is imported; a name that stands in a file imports nothing.
 
     Raises:
+        TypeError: `name` is neither.
         UnknownRuleError: no rule has the name; the message names the nearest.
     """
     if isinstance(name, type) and issubclass(name, Rule):
         return name
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{name!r} is a rule already: use it as it is"
+            if isinstance(name, Rule)
+            else f"a rule is named by a string, such as 'adam', or by its class; got {name!r}"
+        )
     if ":" in name:
         try:
             return class_named(name, Rule, importing)
         except ValueError as error:
             raise UnknownRuleError(name, why=str(error)) from None
     known = _folded()
-    if _fold(name) not in known:
-        own = next((kind for kind in _subclasses(Rule) if _fold(kind.__name__) == _fold(name)), None)
+    if fold(name) not in known:
+        own = next((kind for kind in _subclasses(Rule) if fold(kind.__name__) == fold(name)), None)
         why = (
             ""
             if own is None
@@ -125,7 +124,7 @@ def find(name: str | type[Rule], *, importing: bool = True) -> type[Rule]:
             )
         )
         raise UnknownRuleError(name, rules(), why)
-    return known[_fold(name)]
+    return known[fold(name)]
 
 
 def find_treatment(name: str) -> type[Treatment]:
@@ -157,26 +156,45 @@ def standard_name(kind: type) -> str:
 
 
 def class_named(name: str, base: type[T], importing: bool) -> type[T]:
-    """The class "module:Name".
+    """The class "module:Name" or, where it may be imported, "FILE.py:Name".
 
     Raises:
         ValueError: there is none, of that base.
     """
-    module, _, path = name.partition(":")
-    if importing:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever the user's module may raise
-            raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from None
+    place, _, path = name.rpartition(":")
+    module = module_named(place) if importing else None
     found = [kind for kind in _subclasses(base) if _place(kind) == name]
     if found:
         return found[-1]  # of those that were defined there one after the other
-    if importing:
-        here = getattr(sys.modules[module], path, None)  # from elsewhere
-        if isinstance(here, type) and issubclass(here, base):
-            return here
-        raise ValueError(f"{module} has no class {path!r} of {base.__name__}s")
-    raise ValueError(f"import {module} first, which defines it: a file imports nothing")
+    if module is None:
+        raise ValueError(f"import {place} first, which defines it: a file imports nothing")
+    own = {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, base) and v != base}
+    if path not in own:
+        raise ValueError(f"{place} has no class {path!r} of {base.__name__}s; {nearest(path, own)}")
+    return own[path]
+
+
+def module_named(place: str) -> ModuleType:
+    """A module by its name, or a file "FILE.py", run once: what is in it is one object whenever asked for.
+
+    Raises:
+        ValueError: it cannot be had.
+    """
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = Path(place).absolute()
+        name = f"thalweg_optimizers_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None, "a .py file"
+            assert spec.loader is not None, "a .py file"
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            sys.modules[name] = module
+        return sys.modules[name]
+    except Exception as error:  # whatever the user's code may raise
+        raise ValueError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from None
 
 
 def _place(kind: type) -> str:
@@ -191,16 +209,16 @@ def _subclasses(kind: type[T]) -> Iterator[type[T]]:
 
 def _folded() -> dict[str, type[Rule]]:
     """Every rule that has a name, by its names, folded."""
-    aliases = {_fold(alias): _rules[known] for alias, known in ALIASES.items()}
-    return {_fold(known): rule for known, rule in _rules.items()} | aliases
+    aliases = {fold(alias): _rules[known] for alias, known in ALIASES.items()}
+    return {fold(known): rule for known, rule in _rules.items()} | aliases
 
 
 def get(name: str | type[Rule], *, dialect: str = "paper", **hyperparameters: Any) -> Rule:
     """A rule by name: `get("adam", lr=0.01)`, `get("NAdam", dialect="keras")`.
 
     Args:
-        name: as in `rules()`, in any spelling ("ada_grad", "NAdam"); "module:Name" of a rule of one's own,
-            which is imported; or a class of rules.
+        name: as in `rules()`, in any spelling ("ada_grad", "NAdam"); "module:Name" or "FILE.py:Name" of a
+            rule of one's own, which is imported; or a class of rules.
         dialect: whose arithmetic and defaults: "paper", "torch", "keras", "tf1" or "optax".
         hyperparameters: values other than the dialect's; spellings such as `beta1`, `eps` and
             `learning_rate` are understood.
@@ -236,7 +254,7 @@ def spelled(rule: type[Rule], hyperparameters: Mapping[str, Any]) -> dict[str, A
 
 def known_as(name: str, known: Iterable[str]) -> str | None:
     """Which of the known names `name` is another spelling of, `SYNONYMS` included; None if of none."""
-    return _spellings(known).get(_fold(name))
+    return spellings(known).get(fold(name))
 
 
 def meant_by(name: str, known: Iterable[str]) -> str | None:
@@ -247,21 +265,10 @@ def meant_by(name: str, known: Iterable[str]) -> str | None:
     Returns:
         the known name; None where `name` is not near any.
     """
-    spellings = _spellings(known)
-    words = [_fold(word) for word in name.split("_")]
+    names = spellings(known)
+    words = [fold(word) for word in name.split("_")]
     runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-    for close in difflib.get_close_matches(_fold(name), spellings, 5, 0.8):
-        if close == _fold(name) or close not in runs:
-            return spellings[close]
+    for close in difflib.get_close_matches(fold(name), names, 5, 0.8):
+        if close == fold(name) or close not in runs:
+            return names[close]
     return None
-
-
-def _spellings(known: Iterable[str]) -> dict[str, str]:
-    """The known names by each of their spellings, folded."""
-    known = list(known)
-    own = {SYNONYMS.get(_fold(name), ""): name for name in known} | {_fold(name): name for name in known}
-    return {synonym: own[name] for synonym, name in SYNONYMS.items() if name in own} | own
-
-
-def _fold(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -19,10 +19,10 @@ the hyperparameter that holds it. It returns the step to subtract, then the new 
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from functools import cached_property
 from numbers import Real
-from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform, get_args
+from typing import Any, ClassVar, NoReturn, Self, TypeAlias, dataclass_transform, get_args
 
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
@@ -37,6 +37,12 @@ INPUTS = ("t", "g", "p", "norm", "global_norm")
 
 # What takes the norm of a gradient.
 Norm: TypeAlias = Callable[[Any], Any]
+
+# What is said to who writes a rule as any other class.
+_PLACES = (
+    "hyperparameters are annotated attributes of the class, such as lr: Scalar = 0.01, and state is an "
+    "argument of update with its initial value, such as m=0, whose next value update returns after the step"
+)
 
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -78,7 +84,10 @@ class Declared:
     def __init_subclass__(cls) -> None:
         """Make the class a frozen dataclass."""
         super().__init_subclass__()
+        if "__init__" in vars(cls):
+            raise TypeError(f"{cls.__name__} must have no __init__ of its own: {_PLACES}")
         dataclass(frozen=True)(cls)
+        del cls.__setattr__  # the one below says more
         _check_annotated(cls)
 
     def __new__(cls, *args: Any, **values: Any) -> Self:
@@ -86,6 +95,17 @@ class Declared:
         if unknown := values.keys() - {f.name for f in fields(cls)}:  # type: ignore[arg-type]
             raise UnknownHyperparameterError(cls.__name__, min(unknown), [f.name for f in fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        """Nothing is set after construction.
+
+        Raises:
+            FrozenInstanceError: says what to do instead.
+        """
+        kind = type(self).__name__
+        if name in {*self.hyperparameters, *(f.name for f in fields(self))}:  # type: ignore[arg-type]
+            raise FrozenInstanceError(f"{kind}: {name} cannot be set; make another one with the value wanted")
+        raise FrozenInstanceError(f"{kind}: self.{name} cannot be set: {_PLACES}")
 
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
@@ -201,15 +221,13 @@ class Rule(Declared):
 
         Raises:
             UnknownHyperparameterError: it has no such hyperparameter in use.
+            TypeError: a value that is neither a number nor a schedule.
             ValueError: a value outside its admissible range.
         """
         for name, value in values.items():
             if name not in self.hyperparameters:
                 raise UnknownHyperparameterError(self.name, name, self.hyperparameters)
-            if not callable(value) and not self.hyperparameters[name].admits(value):
-                raise ValueError(
-                    f"{self.name}: {name} must lie in {self.hyperparameters[name].range}, got {value!r}"
-                )
+            _check_number(f"{self.name}: {name}", self.hyperparameters[name], value)
         return self.with_values({**self.values, **values})
 
     def advance(
@@ -250,6 +268,11 @@ class Rule(Declared):
         norms = {"norm": norm, "global_norm": global_norm}
         asked = {name: norms[name](g) if name in norms else given[name] for name in self._inputs}
         result = self.update(**asked, **state)
+        if result is None:
+            raise TypeError(
+                f"{type(self).__name__}.update returned nothing: return the step to subtract, then the next "
+                "value of each slot"
+            )
         step, *new = result if isinstance(result, tuple) else (result,)
         if len(new) != len(self._slots):
             raise TypeError(
@@ -295,9 +318,12 @@ def check(owner: type, field: Any, value: Any) -> None:
     elif value is None:
         if not may_be_none(field):
             raise TypeError(f"{where} is a number or a schedule, got None")
-    elif isinstance(value, bool) or not (callable(value) or hasattr(value, "__float__")):
+    else:
+        _check_number(where, describe(field), value)
+
+
+def _check_number(where: str, about: Hyperparameter, value: Any) -> None:
+    if isinstance(value, bool) or not (callable(value) or hasattr(value, "__float__")):
         raise TypeError(f"{where} is a number or a schedule (a function of t), got {value!r}")
-    elif not callable(value):
-        description = describe(field)
-        if not description.admits(float(value)):
-            raise ValueError(f"{where} must lie in {description.range}, got {value!r}")
+    if not callable(value) and not about.admits(float(value)):
+        raise ValueError(f"{where} must lie in {about.range}, got {value!r}")

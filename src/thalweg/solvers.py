@@ -3,7 +3,6 @@
 All but the first are scipy's, followed iteration by iteration.
 """
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.errors import UnknownSolverError
+from thalweg.hyperparameters import fold
 from thalweg.surfaces import Surface
 
 __all__ = ["Solver", "get", "knows", "names"]
@@ -137,7 +137,7 @@ def names() -> list[str]:
 
 def knows(name: str) -> bool:
     """Whether `get` takes the name."""
-    return _fold(name) in map(_fold, _SOLVERS)
+    return fold(name) in map(fold, _SOLVERS)
 
 
 def get(name: str) -> Solver:
@@ -148,11 +148,7 @@ def get(name: str) -> Solver:
     """
     if not knows(name):
         raise UnknownSolverError(name, _SOLVERS)
-    return {_fold(known): solver for known, solver in _SOLVERS.items()}[_fold(name)]
-
-
-def _fold(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return {fold(known): solver for known, solver in _SOLVERS.items()}[fold(name)]
 
 
 _SOLVERS = {

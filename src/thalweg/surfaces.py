@@ -9,7 +9,6 @@ A surface is written once, as its formula; gradient and Hessian follow from it.
 """
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.errors import UnknownSurfaceError
 from thalweg.formulas import Formula, read
+from thalweg.hyperparameters import fold
 from thalweg.symbols import walk
 
 __all__ = ["Noise", "QuadraticForm", "Surface", "get", "ill_conditioned", "names", "parse", "quadratic"]
@@ -269,14 +269,10 @@ def get(name: str) -> Surface:
     Raises:
         UnknownSurfaceError: no surface has the name; the message names the nearest.
     """
-    folded = {_fold(known): known for known in _MADE}
-    if _fold(name) not in folded:
+    folded = {fold(known): known for known in _MADE}
+    if fold(name) not in folded:
         raise UnknownSurfaceError(name, _MADE)
-    return _MADE[folded[_fold(name)]]()
-
-
-def _fold(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return _MADE[folded[fold(name)]]()
 
 
 def parse(

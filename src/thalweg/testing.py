@@ -6,14 +6,18 @@ which promise the rule broke.
 
 import copy
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.errors import no_rule
 from thalweg.numpy import Optimizer
 from thalweg.program import trace
 from thalweg.rule import Rule
+from thalweg.statefile import apart
+from thalweg.symbols import symbol
 
 __all__ = ["check_rule"]
 
@@ -31,7 +35,7 @@ def check_rule(rule: Rule) -> None:
         TypeError: it is not a rule, or its `update` cannot be traced.
     """
     if not isinstance(rule, Rule):
-        raise TypeError(f"check_rule takes a rule, such as thalweg.get('adam'); got {rule!r}")
+        raise no_rule("check_rule", rule)
     for promise in _PROMISES:
         try:
             promise(rule)
@@ -51,8 +55,18 @@ def _describes_hyperparameters(rule: Rule) -> None:
             assert about.admits(high), f"the search range of {name} ends outside {about.range}"
 
 
+def _writes_its_state(rule: Rule) -> None:
+    """The state changes with the steps."""
+    program, inner = trace(rule), apart(rule)[1]
+    new = {**program.slots, **program.scalar_slots}
+    if not inner.flags and len(inner.values) == len(fields(inner)):  # no form that could do without a slot
+        new = {slot: symbol(slot) for slot in inner.slots} | new
+    for slot, value in new.items():
+        assert value is not symbol(slot), f"{slot} stays as it is: return its next value or leave it out"
+
+
 def _keeps_dtype_and_shape(rule: Rule) -> None:
-    """Eagerly, the step and the state keep the gradient's shape and dtype."""
+    """The step and the state have the gradient's shape and dtype."""
     for dtype in (np.float32, np.float64):
         p, g = np.ones((2, 3), dtype), np.full((2, 3), 0.5, dtype)
         state: dict[str, Any] = {k: np.full_like(p, v) for k, v in rule.initial_state().items()}
@@ -110,6 +124,7 @@ def _copies(rule: Rule) -> None:
 _PROMISES: tuple[Callable[[Rule], None], ...] = (
     _describes_hyperparameters,
     _copies,
+    _writes_its_state,
     _keeps_dtype_and_shape,
     _rests_without_gradient,
     _prints,

@@ -36,6 +36,9 @@ try:
 except ImportError as error:
     raise ImportError("thalweg.jax needs JAX: pip install 'thalweg[jax]'") from error
 
+from typing import Any
+
+from thalweg.errors import no_attribute
 from thalweg.jax.base import GradientTransformation, State, get, optimizer, with_hyperparameters
 from thalweg.jax.optimizers import (
     adabelief,
@@ -77,3 +80,7 @@ __all__ = [
     "sgd",
     "with_hyperparameters",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise no_attribute(__name__, name, __all__)

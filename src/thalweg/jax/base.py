@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg import ops, registry
-from thalweg.errors import UnknownHyperparameterError
+from thalweg.errors import UnknownHyperparameterError, no_rule
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from thalweg.jax.names import COMPLEX, FIELDS, arguments_of, slots_of
 from thalweg.program import Program, trace
@@ -235,7 +235,7 @@ def transformation(
             makes one from a tree like the parameters.
     """
     if not isinstance(rule, Rule):
-        raise TypeError(f"optimizer takes a rule, such as thalweg.get('adam'); got {rule!r}")
+        raise no_rule("optimizer", rule)
     lifted = _Lifted(rule, dtypes or {}, decay_mask)
     return GradientTransformation(lifted.init, lifted.update)
 

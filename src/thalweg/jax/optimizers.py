@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, ParamSpec
 import jax
 
 from thalweg import registry
+from thalweg.errors import UnknownHyperparameterError
 from thalweg.jax.base import GradientTransformation, Mask, Value, constant, transformation
 from thalweg.jax.names import FIELDS
 from thalweg.schedules import Formula
@@ -39,6 +40,9 @@ def _as_optax(choose: Callable[Arguments, _Choice]) -> Callable[Arguments, Gradi
 
     @wraps(choose)
     def function(*args: Arguments.args, **kwargs: Arguments.kwargs) -> GradientTransformation:
+        for argument in kwargs.keys() - signature.parameters.keys():
+            words = {field: word for word, field in FIELDS.items() if word in signature.parameters}
+            raise UnknownHyperparameterError(name, argument, signature.parameters, words)
         bound = signature.bind(*args, **kwargs)
         given = {k: v for k, v in bound.arguments.items() if v is not None}
         bound.apply_defaults()

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
         raise  # Keras is there, its back end is not: Keras says which
     raise ImportError("thalweg.keras needs Keras 3: pip install 'thalweg[keras]'") from error
 
-from thalweg.errors import UnknownRuleError
+from thalweg.errors import UnknownRuleError, no_attribute
 from thalweg.keras.named import (
     SGD,
     Adadelta,
@@ -87,8 +87,8 @@ def _class(name: str) -> type[Named]:
 def __getattr__(name: str) -> type[Named]:
     try:
         return _class(name)
-    except UnknownRuleError as error:
-        raise AttributeError(f"module 'thalweg.keras': {error}") from None
+    except UnknownRuleError:
+        raise no_attribute(__name__, name, __dir__()) from None
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import keras
 from keras.src.utils.naming import to_snake_case
 
 from thalweg.dialects import DIALECTS
-from thalweg.errors import UnknownDialectError, UnknownHyperparameterError
+from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, no_rule
 from thalweg.keras.base import OPTIONS, ArrayOptimizer
 from thalweg.keras.config import rule_from_config, rule_to_config, value_from_config, value_to_config
 from thalweg.keras.loading import know
@@ -65,7 +65,7 @@ class Optimizer(BackendOptimizer):
 
     def __init__(self, rule: Rule, learning_rate: Any = None, **options: Any) -> None:
         if not isinstance(rule, Rule):
-            raise TypeError(f"Optimizer takes a rule, such as thalweg.get('adam'); got {rule!r}")
+            raise no_rule("Optimizer", rule)
         super().__init__(rule, learning_rate, DecoupledDecay, **options)
         if "weight_decay" in rule.values:  # which the option then is a name of
             given = self.weight_decay

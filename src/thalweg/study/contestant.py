@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import thalweg
 from thalweg.errors import nearest
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
+from thalweg.registry import module_named
 from thalweg.rule import Rule
 from thalweg.schedules import Cosine, Polynomial, Schedule, WarmUp, WarmUpStableDecay
 from thalweg.study.errors import StudyError
@@ -366,22 +363,9 @@ def _own(reference: str) -> Any:
     """What "FILE.py:NAME" or "module:NAME" names."""
     place, _, name = reference.rpartition(":")
     try:
-        if place.endswith(".py"):
-            path = Path(place).absolute()
-            # Loaded once: what it has is the same object whenever it is asked for.
-            key = f"thalweg_optimizers_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-            if key not in sys.modules:
-                spec = importlib.util.spec_from_file_location(key, path)
-                assert spec is not None, "a .py file"
-                assert spec.loader is not None, "a .py file"
-                module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
-                sys.modules[key] = module
-            module = sys.modules[key]
-        else:
-            module = importlib.import_module(place)
-    except Exception as error:  # whatever the user's file may raise
-        raise StudyError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from None
+        module = module_named(place)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
     if not hasattr(module, name):
         raise StudyError(f"{place} has no {name!r}; {nearest(name, vars(module))}")
     return getattr(module, name)
