@@ -120,7 +120,9 @@ def _source(
     lines += ["        _total = 0.0"] * sums
     lines.append("        for _k in range(_chunks[3 * _c + 1], _chunks[3 * _c + 2]):")
     lines += [
-        f"            {name} = _load_{name}(_at_{name}, _k)" for name, *_ in streams if name in {*reads, "p"}
+        f"            {name} = {_widened(f'_load_{name}(_at_{name}, _k)', dtype, real)}"
+        for name, dtype, _ in streams
+        if name in {*reads, "p"}
     ]
     lines += [f"            {ln.name} = {_write(ln.value, real)}" for ln in sweep.elements]
     lines += [f"            {line}" for line in done]
@@ -131,6 +133,11 @@ def _source(
 
 def _write(value: Any, real: str) -> str:
     return to_python(value, _call, lambda x: f"{real}({write_float(x)})")
+
+
+def _widened(loaded: str, dtype: str, real: str) -> str:
+    """An entry as the kernel computes with it: a load gives float64, or else float32."""
+    return f"float64({loaded})" if real == "float64" != dtype else loaded
 
 
 def _call(op: str, args: list[str]) -> str:
