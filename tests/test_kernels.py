@@ -136,6 +136,31 @@ def test_state_of_another_dtype_than_its_parameter(state: torch.dtype) -> None:
     assert difference(p, wanted) <= 2 * HALVES[torch.bfloat16]
 
 
+@pytest.mark.parametrize("odd", ["gradient", "state"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["adam", "adagrad", "rmsprop-centered"])
+def test_what_is_narrower_than_its_parameter_is_computed_with_in_float64(
+    name: str, dtype: torch.dtype, odd: str, path: str
+) -> None:
+    rule = FORMS[name].replaced(lr=0.01)
+    (p,) = parameters((50,))
+    of_gradient, of_state = (dtype if odd == what else torch.float64 for what in ("gradient", "state"))
+    optimizer = thalweg.torch.Optimizer([p], rule)
+    state = optimizer.state[p]
+    state |= {"step": torch.tensor(0.0), **{k: torch.zeros(50, dtype=of_state) for k in trace(rule).slots}}
+    wanted, slots = p.detach().numpy().copy(), {k: np.full(50, x) for k, x in rule.initial_state().items()}
+    for t, (g,) in enumerate(gradients([p], 3), 1):
+        p.grad = torch.zeros(50, dtype=torch.float64)
+        p.grad.data = (0.1 * g).to(of_gradient)  # the square of which float32 rounds
+        given = p.grad.double().numpy()
+        optimizer.step()
+        step, slots = rule.advance(t, given, wanted, slots)
+        wanted = wanted - step
+        for slot in trace(rule).slots:
+            slots[slot] = torch.as_tensor(slots[slot]).to(of_state).double().numpy()
+        assert difference(p, wanted) <= 1e-15
+
+
 def test_a_dtype_without_a_kernel_is_named() -> None:
     with pytest.raises(ValueError, match="no CPU kernel for int8; there is one for float64, float32"):
         cpu_source(trace(thalweg.SGD()), ("int8", "int8"))
@@ -396,6 +421,44 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), abs(p[-1] + 0.1) < 1e-
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_a_child_forked_in_the_middle_of_another_threads_step_steps_too() -> None:
+    output(
+        python("""
+import os, sys, threading, time, torch, thalweg, thalweg.torch
+inside, forked = threading.Event(), threading.Event()
+
+def rate(t):  # called within the step
+    if threading.current_thread() is not threading.main_thread():
+        inside.set()
+        forked.wait(60)
+    return 0.1
+
+p = torch.ones(3, requires_grad=True)
+p.grad = torch.ones(3)
+optimizer = thalweg.torch.Optimizer([p], thalweg.SGD(rate))
+optimizer.step()
+other = threading.Thread(target=optimizer.step)
+other.start()
+inside.wait(60)
+child = os.fork()
+if not child:
+    with torch.no_grad():
+        p.fill_(1.0)
+    optimizer.step()
+    os._exit(0 if abs(float(p[0]) - 0.9) < 1e-6 else 1)
+until = time.monotonic() + 60
+while (found := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+    time.sleep(0.01)
+if found == (0, 0):
+    os.kill(child, 9)
+forked.set()
+other.join()
+sys.exit(0 if found == (child, 0) else f"the child: {found}")
+""")
+    )
+
+
 def test_a_step_allocates_nothing_that_grows_with_the_model() -> None:
     source = """
 import resource, torch, thalweg, thalweg.torch

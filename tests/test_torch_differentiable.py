@@ -125,3 +125,31 @@ def test_a_leaf_cannot_be_changed_within_the_graph() -> None:
         p.grad = torch.ones(3)
         with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
             optimizer.step()
+
+
+@pytest.mark.parametrize("number", [-5.0, 1.5, float("nan"), float("inf")])
+def test_a_step_number_that_is_none_is_refused_before_anything_is_written(number: float) -> None:
+    params = [torch.ones(3, requires_grad=True).clone() for _ in range(2)]
+    optimizer = thalweg.torch.Adam(params, lr=0.1, differentiable=True)
+    for p in params:
+        p.retain_grad()
+        p.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[params[1]]["step"] = torch.tensor(number)
+    before = [p.tolist() for p in params]
+    with pytest.raises(
+        ValueError, match=f"Adam: parameter 1 is at step {number}, which is no whole number from 0"
+    ):
+        optimizer.step()
+    assert [p.tolist() for p in params] == before
+    assert optimizer.state[params[0]]["step"] == 1
+
+
+def test_state_of_another_shape_is_refused() -> None:
+    p = torch.ones(3, requires_grad=True).clone()
+    optimizer = thalweg.torch.Adam([p], lr=0.1, differentiable=True)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[p]["exp_avg"] = torch.ones(1)  # which would be stretched
+    with pytest.raises(ValueError, match=r"'exp_avg' in the state of parameter 0 has shape \(1,\)"):
+        optimizer.step()

@@ -192,7 +192,7 @@ def test_an_integer_with_a_gradient_is_named() -> None:
     p = torch.arange(3)
     optimizer = thalweg.torch.SGD([p], lr=1.0)
     p.grad = torch.ones(3, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"parameter 0 is of torch\.int64 .*has a gradient"):
+    with pytest.raises(TypeError, match=r"parameter 0 is a tensor .*torch\.int64.*has a gradient"):
         optimizer.step()
     assert p.tolist() == [0, 1, 2]
 
@@ -224,4 +224,81 @@ def test_a_setting_that_is_no_number_is_named(value: Any) -> None:
     optimizer.step()
     optimizer.param_groups[0]["lr"] = value
     with pytest.raises(TypeError, match="a setting that is one number is "):
+        optimizer.step()
+
+
+# -- a parameter listed twice, a number held twice ---------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate:UserWarning")
+@pytest.mark.parametrize(
+    "kind", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"]
+)
+def test_a_parameter_listed_twice_takes_two_steps(kind: str, path: str) -> None:
+    ends = []
+    for module in (torch.optim, thalweg.torch):
+        p, q = found = parameters((3,), (2, 2))
+        optimizer = getattr(module, kind)([p, q, p], lr=0.1, foreach=False)
+        for step in gradients(found, 6)[:5]:
+            train(optimizer, found, [step])
+            optimizer.load_state_dict(optimizer.state_dict())
+        (final,) = gradients(found, 6)[5:]
+        p.grad, q.grad = final[0], None
+        optimizer.step()
+        numbers = (
+            {k: x for k, x in optimizer.state[p].items() if x is not None} if p in optimizer.state else {}
+        )
+        ends.append([p, q, *(numbers[k] for k in sorted(numbers))])
+    assert largest_difference(ends[1], ends[0]) <= 1e-6
+    if kind != "SGD":
+        assert (optimizer.state[p]["step"], optimizer.state[q]["step"]) == (12, 5)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate:UserWarning")
+def test_a_velocity_listed_twice_goes_on_from_the_first() -> None:
+    (p,) = parameters((1,))
+    optimizer = thalweg.torch.SGD([p, p], lr=0.1, momentum=0.5, dampening=0.5)
+    train(optimizer, [p], [[torch.ones(1)]] * 2)
+    velocities = [1.0]
+    for _ in range(3):
+        velocities.append(0.5 * velocities[-1] + 0.5)
+    assert float(optimizer.state[p]["momentum_buffer"]) == velocities[-1]
+    assert difference(p, parameters((1,))[0] - 0.1 * sum(velocities)) <= 1e-12
+
+
+def shared(number: torch.Tensor) -> torch.Tensor:
+    return number.share_memory_()
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("make", [torch.clone, torch.Tensor.detach, shared], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("kind", "key"), [("Adam", "step"), ("NAdam", "mu_product")])
+def test_one_number_in_the_state_of_two_parameters_counts_for_each(
+    kind: str, key: str, make: Any, differentiable: bool
+) -> None:
+    wanted, found = (parameters((3,), (2, 2)) for _ in range(2))
+    if differentiable:  # which takes no leaf
+        wanted, found = ([p.clone() for p in some] for some in (wanted, found))
+    steps = gradients(found, 4)
+    optimizers = []
+    for params in (wanted, found):
+        optimizers.append(getattr(thalweg.torch, kind)(params, lr=0.1, differentiable=differentiable))
+        put(optimizers[-1], params, steps[:2])
+    reference, optimizer = optimizers
+    one = make(optimizer.state[found[0]][key])
+    for p in found:
+        optimizer.state[p][key] = one
+    put(reference, wanted, steps[2:])
+    put(optimizer, found, steps[2:])
+    for p, q in zip(wanted, found, strict=True):
+        assert optimizer.state[q]["step"] == reference.state[p]["step"] == 4
+    assert largest_difference(found, wanted) <= 1e-12
+
+
+def put(optimizer: Any, params: list[torch.Tensor], steps: list[list[torch.Tensor]]) -> None:
+    """Train parameters that need not be leaves."""
+    for step in steps:
+        for p, g in zip(params, step, strict=True):
+            p.retain_grad()
+            p.grad = g.clone()
         optimizer.step()

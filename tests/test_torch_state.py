@@ -31,6 +31,12 @@ SHAPES = [(4, 3), (), (5,), (0,)]
 Optimizer = torch.optim.Optimizer
 
 
+def nested() -> torch.Tensor:
+    """A matrix whose rows have lengths of their own."""
+    rows = [torch.ones(2, dtype=torch.float64), torch.ones(3, dtype=torch.float64)]
+    return torch.nested.nested_tensor(rows, layout=torch.jagged)
+
+
 def snapshot(optimizer: Optimizer) -> Any:
     """Everything that loading could change: settings, state, and where tensors lie."""
     written = optimizer.state_dict()
@@ -355,7 +361,37 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
     "a slot that is no tensor": (
         lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
         lambda s: s["state"][1].update(exp_avg=1.0),
-        "exp_avg of parameter 1 has shape 1.0",
+        "exp_avg of parameter 1 is a tensor, got 1.0",
+    ),
+    "a slot of float8": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(exp_avg=torch.ones(2, 3).to(torch.float8_e4m3fn)),
+        r"exp_avg of parameter 1 is a dense tensor of .*, got a tensor of shape \(2, 3\), torch.float8",
+    ),
+    "a slot on no device": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(exp_avg=torch.ones(2, 3, device="meta")),
+        "exp_avg of parameter 1 is a dense tensor of .* on meta",
+    ),
+    "a slot of rows of several lengths": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(exp_avg=nested()),
+        "exp_avg of parameter 1 is a dense tensor of .*, got a nested tensor",
+    ),
+    "a slot without its storage": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1]["exp_avg"].untyped_storage().resize_(8),
+        "exp_avg of parameter 1 is a dense tensor of",
+    ),
+    "a step number on no device": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["state"][1].update(step=torch.ones((), device="meta")),
+        "step of parameter 1 is one number, got a tensor",
+    ),
+    "parameters by what names none": (
+        lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
+        lambda s: s["param_groups"][0].update(params=[0, []]),
+        r"lists its parameters as numbers or names, got \[\]",
     ),
     "no state": (
         lambda: thalweg.torch.Adam(parameters((4,), (2, 3))),
@@ -473,6 +509,22 @@ def test_entries_of_the_users_own_in_state_are_kept_and_saved() -> None:
         assert written["of the whole model"] == {"seen": 5}
         ends.append(found)
     assert largest_difference(ends[1], ends[0]) <= 1e-12
+
+
+@pytest.mark.parametrize("key", ["0", "of the whole model", 7, ("a", 1)], ids=str)
+def test_any_key_of_the_users_own_in_state_goes_there_and_back(key: Any) -> None:
+    found = []
+    for module in (torch.optim, thalweg.torch):
+        (p,) = parameters((3,))
+        optimizer, again = module.Adam([p]), module.Adam([p])
+        train(optimizer, [p], gradients([p], 1))
+        optimizer.state[key] = {"seen": [torch.tensor(5.0)]}
+        again.load_state_dict(optimizer.state_dict())
+        again.load_state_dict(again.state_dict())
+        assert again.state[key] == {"seen": [torch.tensor(5.0)]}
+        assert again.state[p]["step"] == 1
+        found.append([*again.state_dict()["state"]])
+    assert found[1] == found[0]
 
 
 def test_entries_of_the_users_own_alone_are_no_state_to_go_on_from() -> None:

@@ -275,24 +275,129 @@ def test_a_step_number_that_is_none_is_refused_by_name(number: float, assigned: 
     assert torch.equal(p, before)
 
 
-@pytest.mark.parametrize("odd", [torch.zeros(3, dtype=torch.int64), torch.zeros(3).to_sparse()])
-def test_state_that_cannot_hold_the_rules_numbers_is_refused_by_name(odd: Tensor) -> None:
-    (p,) = parameters((3,))
-    optimizer = thalweg.torch.Adam([p])
-    p.grad = torch.ones(3, dtype=torch.float64)
+def nested() -> Tensor:
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(1)], layout=torch.jagged)
+
+
+def everything(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Parameters and state, down to the tensors that hold it."""
+    held = [[p, *optimizer.state.get(p, {}).values()] for p in optimizer.param_groups[0]["params"]]
+    # Not of what is odd: a meta tensor has no numbers.
+    return [
+        [[id(x), x.is_meta or x.is_nested or x.layout != torch.strided or x.tolist()] for x in some]
+        for some in held
+    ]
+
+
+FLOAT8 = torch.zeros(3).to(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize("others", ["begun", "new"])
+@pytest.mark.parametrize(
+    ("key", "odd", "message"),
+    [
+        ("exp_avg", torch.zeros(3, dtype=torch.int64), "is a dense tensor of float64"),
+        ("exp_avg", torch.zeros(3).to_sparse(), "is a dense tensor of .*torch.sparse_coo"),
+        ("exp_avg", nested(), "is a dense tensor of .*got a nested tensor"),
+        ("exp_avg", FLOAT8, "is a dense tensor of .*torch.float8_e4m3fn"),
+        (
+            "exp_avg",
+            torch.zeros(3, dtype=torch.complex64),
+            "is of torch.complex64, its parameter of torch.float",
+        ),
+        ("exp_avg", torch.zeros(3, device="meta"), "is on the device meta, its parameter on cpu"),
+        ("step", torch.ones((), device="meta"), "is one number, got a tensor .* on meta"),
+        ("step", torch.ones(1).to_sparse(), "is one number, got a tensor .*sparse"),
+        ("step", torch.tensor(1 + 1j), "is one number, got a tensor .*complex"),
+        ("step", nested(), "is one number, got a nested tensor"),
+        ("step", torch.ones(2), r"is one number, got a tensor of shape \(2,\)"),
+    ],
+)
+def test_state_that_cannot_hold_the_rules_numbers_is_refused_whole(
+    key: str, odd: Tensor, message: str, others: str, path: str
+) -> None:
+    params = parameters((3,), (3,), (3,))
+    optimizer = thalweg.torch.Adam(params)
+    for p in params if others == "begun" else params[1:2]:
+        p.grad = torch.ones(3, dtype=torch.float64)
     optimizer.step()
-    optimizer.state[p]["exp_avg"] = odd
+    held = optimizer.state[params[1]][key]
+    for p in params:
+        p.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.state[params[1]][key] = odd
+    before = everything(optimizer)
+    with pytest.raises((TypeError, ValueError), match=f"'{key}' in the state of parameter 1 {message}"):
+        optimizer.step()
+    assert everything(optimizer) == before
+    optimizer.state[params[1]][key] = held
+    optimizer.step()
+    assert [int(optimizer.state[p]["step"]) for p in params] == ([2] * 3 if others == "begun" else [1, 2, 1])
+
+
+ODD: dict[str, Callable[[], Tensor]] = {
+    "sparse": lambda: torch.ones(3).to_sparse(),
+    "compressed rows": lambda: torch.eye(3).to_sparse_csr(),
+    "jagged": nested,
+    "float8": FLOAT8.clone,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+@pytest.mark.parametrize("kind", ["Adam", "SGD", "Adagrad"])
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_a_parameter_of_an_odd_kind_stops_the_step_before_anything_is_written(
+    odd: str, kind: str, differentiable: bool, path: str
+) -> None:
+    (p,) = parameters((3,))
+    q = torch.nn.Parameter(ODD[odd]())
+    settings = {"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {}
+    optimizer = getattr(thalweg.torch, kind)(
+        [("good", p), ("odd", q)], differentiable=differentiable, **settings
+    )
+    p.grad, q.grad = torch.ones(3, dtype=torch.float64), q.detach().clone()
+    start, states = p.detach().clone(), {k: {**v} for k, v in optimizer.state.items()}
     with pytest.raises(
-        TypeError, match="'exp_avg' in the state of parameter 0 is a dense tensor of floating"
+        TypeError, match=f"{kind} updates dense parameters of float64.*; parameter 'odd' is a"
     ):
         optimizer.step()
+    assert torch.equal(p, start)
+    assert {k: {**v} for k, v in optimizer.state.items()} == states
+
+
+def test_a_parameter_without_numbers_has_no_norm_to_clip_by() -> None:
+    p, q = torch.ones(3, requires_grad=True), torch.ones(3, device="meta", requires_grad=True)
+    for x in (p, q):
+        x.grad = torch.ones_like(x)
+    optimizer = thalweg.torch.Optimizer(
+        [p, q], thalweg.chain(thalweg.ClipByGlobalNorm(1.0), thalweg.SGD(1.0))
+    )
+    with pytest.raises(TypeError, match="parameter 1 is on the device meta, where no norm can be taken"):
+        optimizer.step()
+    assert p.tolist() == [1, 1, 1]
+    thalweg.torch.Adam([q]).step()  # to find out shapes and memory, as with torch's own
+
+
+def test_a_velocity_that_was_refused_has_not_begun() -> None:
+    """A zero left in its place would dampen the first step, which torch does not."""
+    p, q = parameters((3,), (3,))
+    optimizer = thalweg.torch.SGD([p, q], lr=1.0, momentum=0.9, dampening=0.5)
+    start = p.detach().clone()
+    p.grad, q.grad = torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    q.grad.untyped_storage().resize_(8)
+    with pytest.raises(ValueError, match="the gradient of parameter 1"):
+        optimizer.step()
+    assert not optimizer.state
+    q.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    assert difference(start - p, torch.ones(3)) <= 1e-12
 
 
 def test_a_sparse_parameter_is_refused_by_name() -> None:
     p = torch.nn.Parameter(torch.ones(3).to_sparse())
     p.grad = torch.ones(3).to_sparse()
     with pytest.raises(
-        TypeError, match=r"SGD updates dense .* parameter 0 is of torch.float32 and torch.sparse"
+        TypeError, match=r"SGD updates dense .* parameter 0 is a tensor .*torch.float32, torch.sparse"
     ):
         thalweg.torch.SGD([p]).step()
 

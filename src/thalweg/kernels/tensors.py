@@ -25,6 +25,12 @@ def has_kernel(tensors: Iterable[Any]) -> bool:
     return all(_is_plain(x) and x.dtype in _DTYPES for x in tensors)
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor, of any class and on any device, has an entry at each place, to compute with."""
+    computed = x.dtype in _DTYPES or x.dtype == torch.complex32
+    return computed and x.layout == torch.strided and not x.is_nested
+
+
 def has_memory(tensor: Tensor) -> bool:
     """Whether a strided tensor's storage holds all of its entries; where there is none, as on "meta", yes."""
     return not _is_plain(tensor) or TENSORS.layout(tensor).held

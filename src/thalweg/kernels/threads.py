@@ -8,11 +8,13 @@ Linux, the kernels run on its team.
 import ctypes
 import itertools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -166,6 +168,16 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, "thalweg")
 
 
+_locks: WeakSet[Any] = WeakSet()
+
+
+def lock() -> Any:
+    """A reentrant lock that is free in a forked child, where the thread that held it is not."""
+    made = threading.RLock()
+    _locks.add(made)
+    return made
+
+
 _forked = False
 
 
@@ -175,6 +187,8 @@ def _after_fork() -> None:
     _forked = True
     look_again()
     _pool.cache_clear()
+    for held in _locks:
+        held._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,9 +1,10 @@
 """One optimizer for every rule: parameter groups, state and steps as `torch.optim` has them."""
 
 import inspect
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from operator import is_
 from typing import Any, ClassVar
@@ -13,12 +14,23 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from thalweg.kernels.tensors import is_dense
+from thalweg.kernels.threads import lock
 from thalweg.program import Program, trace
 from thalweg.rule import Rule
 from thalweg.torch import differentiable
 from thalweg.torch.groups import check_keys, check_tensors
 from thalweg.torch.loading import load, number_dtype, save
-from thalweg.torch.plan import Member, Members, Numbers, Plan
+from thalweg.torch.plan import (
+    NUMBERS,
+    Member,
+    Members,
+    Numbers,
+    Plan,
+    check_step,
+    described,
+    one_number,
+)
 
 # Without torch's wrapper, whose first call imports torch's compiler: most of a second, for nothing.
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -47,7 +59,7 @@ class BaseOptimizer(torch.optim.Optimizer):
     starts_at_once: ClassVar[bool] = False
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        self._lock = threading.RLock()
+        self._lock = lock()
         self._reset()
         self._home: Any = None
         if defaults.get("dialect") == "torch":  # as torch writes it
@@ -65,7 +77,8 @@ class BaseOptimizer(torch.optim.Optimizer):
         """Add a parameter group, as in `torch.optim.Optimizer`.
 
         Keys of the user's own, such as `lr_scale`, are kept there, and saved. Parameters that are not
-        floating-point cannot have a gradient and are passed over.
+        floating-point cannot have a gradient and are passed over. One that a group lists twice, of which
+        torch warns, takes two steps in turn; the first velocity of torch's own SGD is of the second alone.
 
         Raises:
             ValueError: a key that is nearly a setting, or a value outside its range.
@@ -85,8 +98,10 @@ class BaseOptimizer(torch.optim.Optimizer):
     def _start(self) -> None:
         owners = [(p, group) for group in self.param_groups for p in group["params"]]
         for index, (p, group) in enumerate(owners):
-            if _is_trained(p):
-                self._prepare(p, index, self.rule_of(group))
+            if is_dense(p):
+                rule = self.rule_of(group)
+                self._count(p, index, rule)
+                self._fill(p, rule)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         if group.get("capturable"):
@@ -167,9 +182,6 @@ class BaseOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.defaults.get("differentiable"):
-            differentiable.step(self)
-            return loss
         groups = self.param_groups
         with self._lock:  # what is prepared for one step is not for another thread's
             lists = [group["params"] for group in groups]
@@ -181,6 +193,9 @@ class BaseOptimizer(torch.optim.Optimizer):
             ):
                 self._reset()  # someone has put other parameters into a group, or other state
                 self._params, self._sizes = params, sizes
+            if self.defaults.get("differentiable"):
+                differentiable.step(self)
+                return loss
             rules = [self._rule(i) for i in range(len(groups))]
             grads = [p.grad for p in params]
             absent = tuple(map(is_, grads, repeat(None)))
@@ -188,35 +203,83 @@ class BaseOptimizer(torch.optim.Optimizer):
             if plan is None or not plan.take(grads):
                 if len(self._plans) >= _PLANS:
                     self._plans.clear()
-                plan = self._plans[absent] = self._plan(rules, grads)
+                with self._untouched():
+                    plan = self._plans[absent] = self._plan(rules, grads)
                 self._states = [*self.state, *self.state.values()]
             plan.step([rule for rule, _ in rules])
         return loss
 
-    def _dense(self, grad: Tensor) -> Tensor:
+    def _dense(self, grad: Tensor, index: int) -> Tensor:
         if grad.layout == torch.strided:
             return grad
         if not self.takes_sparse:
             raise RuntimeError(
-                f"{type(self).__name__} does not take sparse gradients: a row without a gradient would "
-                "have to keep its momentum. Use SGD or Adagrad, or dense embeddings (sparse=False)."
+                f"{type(self).__name__} does not take sparse gradients; that of {self._named(index)} is: "
+                "a row without one would have to keep its momentum. Use SGD or Adagrad, or dense "
+                "embeddings (sparse=False)."
             )
         return grad.to_dense()
 
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Within: an error leaves the state as it was."""
+        before = {key: {**held} if isinstance(held, dict) else held for key, held in self.state.items()}
+        try:
+            yield
+        except Exception:
+            for key, held in [*self.state.items()]:
+                if key not in before:
+                    del self.state[key]
+                elif isinstance(held, dict):
+                    held.clear()
+                    held.update(before[key])
+            raise
+
     @torch.no_grad()
-    def _plan(self, rules: Sequence[tuple[Rule, Program]], grads: Sequence[Tensor | None]) -> Plan:
+    def _members(
+        self, rules: Sequence[Rule], grads: Sequence[Tensor | None]
+    ) -> list[tuple[int, int, Member, Tensor]]:
+        """The parameters that have a gradient, with all of their state in place.
+
+        Returns:
+            for each its turn (a parameter that is listed twice is stepped twice), its place among all, itself
+            and its gradient.
+        """
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(
+                f"{type(self).__name__}: no step is prepared within torch.func's transforms, such as "
+                "grad and vmap, whose tensors have no memory; take it outside of them"
+            )
         owners = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"]]
-        for index, (p, _) in enumerate(owners):
-            self._part_numbers(self.state.get(p, {}), index)
-        found: dict[int, list[tuple[int, Member, Tensor]]] = {}
+        listed: dict[Tensor, list[int]] = {}
+        found = []
         for index, ((p, group), held) in enumerate(zip(owners, grads, strict=True)):
-            if held is not None:
-                rule, program = rules[group]
-                grad, state = self._dense(held), self._prepare(p, index, rule)
-                member = Member(p, state, group, index)
-                found.setdefault(id(program), []).append((index, member, grad))
-        parts = []
-        for of_program in found.values():
+            places = listed.setdefault(p, [])
+            places.append(index)
+            self._part_numbers(self.state.get(p, {}), places[0])
+            if held is None:
+                continue
+            if not is_dense(p):
+                raise TypeError(
+                    f"{type(self).__name__} updates dense parameters of {NUMBERS}; "
+                    f"{self._named(index)} is {described(p)}, and has a gradient"
+                )
+            found.append((len(places) - 1, index, p, places[0], group, self._dense(held, index)))
+        # First all numbers, then the slots: those that are there tell that a velocity has begun.
+        for _, _, p, first, group, _ in found:
+            self._count(p, first, rules[group])
+        return [
+            (turn, index, Member(p, self._fill(p, rules[group]), group, first), grad)
+            for turn, index, p, first, group, grad in found
+        ]
+
+    def _plan(self, rules: Sequence[tuple[Rule, Program]], grads: Sequence[Tensor | None]) -> Plan:
+        found: dict[tuple[int, int], list[tuple[int, Member, Tensor]]] = {}
+        for turn, index, member, grad in self._members([rule for rule, _ in rules], grads):
+            program = rules[member.group][1]
+            found.setdefault((turn, id(program)), []).append((index, member, grad))
+        turns: dict[int, list[tuple[list[int], Members]]] = {}
+        for (turn, _), of_program in found.items():
             places, members, given = map(list, zip(*of_program, strict=True))
             program = rules[members[0].group][1]
             keys = [self.key(slot) for slot in program.slots]
@@ -224,31 +287,22 @@ class BaseOptimizer(torch.optim.Optimizer):
                 ("step" if self.keeps_step else None, self._numbers["step"]),
                 *((self.key(slot), self._numbers[self.key(slot)]) for slot in program.scalar_slots),
             ]
+            part = Members(program, members, given, numbers, keys, partial(self._called, keys))
+            turns.setdefault(turn, []).append((places, part))
+        return Plan(turns.values())
 
-            def name(row: int, member: Member, keys: list[str] = keys) -> str:
-                of = ["", "the gradient of ", *(f"{key!r} in the state of " for key in keys)][row]
-                return f"{type(self).__name__}: {of}{self._named(member.index)}"
-
-            parts.append((places, Members(program, members, given, numbers, keys, name)))
-        return Plan(parts)
+    def _called(self, keys: Sequence[str], row: int, index: int) -> str:
+        """What to call a parameter (row 0), its gradient (1) or what is in its state, in an error."""
+        of = ["", "the gradient of ", *(f"{key!r} in the state of " for key in keys)][row]
+        return f"{type(self).__name__}: {of}{self._named(index)}"
 
     def _named(self, index: int) -> str:
         """What to call a parameter, by its place among all."""
         names = [n for g in self.param_groups for n in g.get("param_names", [None] * len(g["params"]))]
         return f"parameter {index if names[index] is None else repr(names[index])}"
 
-    def _prepare(self, p: Tensor, index: int, rule: Rule) -> dict[str, Any]:
-        """A parameter's state, with every slot of the rule in place."""
-        if not _is_trained(p):
-            raise TypeError(
-                f"{type(self).__name__} updates dense floating-point and complex parameters; "
-                f"{self._named(index)} is of {p.dtype} and {p.layout}, and has a gradient"
-            )
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            raise RuntimeError(
-                f"{type(self).__name__}: no step is prepared within torch.func's transforms, such as "
-                "grad and vmap, whose tensors have no memory; take it outside of them"
-            )
+    def _count(self, p: Tensor, index: int, rule: Rule) -> None:
+        """Put the numbers of a parameter's state in place: its step number and scalar slots."""
         program, initial = trace(rule), rule.initial_state()
         state: dict[str, Any] = self.state.get(p, {})
         # torch's SGD keeps no step number: with a velocity, the first step is over.
@@ -258,6 +312,13 @@ class BaseOptimizer(torch.optim.Optimizer):
         for slot in program.scalar_slots:
             dtype = number_dtype() if slot in self.slot_names else torch.float64
             self._hold(state, index, self.key(slot), initial[slot], dtype)
+        if state and p not in self.state:
+            self.state[p] = state
+
+    def _fill(self, p: Tensor, rule: Rule) -> dict[str, Any]:
+        """A parameter's state, with every slot of the rule in place."""
+        program, initial = trace(rule), rule.initial_state()
+        state: dict[str, Any] = self.state.get(p, {})
         for slot in program.slots:
             if state.get(self.key(slot)) is None:
                 state[self.key(slot)] = _filled(p, initial[slot])
@@ -277,14 +338,16 @@ class BaseOptimizer(torch.optim.Optimizer):
         if key not in self._numbers:
             count = sum(len(group["params"]) for group in self.param_groups)
             self._numbers[key] = Numbers(count, dtype)
+        held = state.get(key)
+        try:
+            number = initial if held is None else one_number(held)
+        except ValueError as error:
+            raise ValueError(f"{self._called([key], 2, index)} {error}") from None
+        if key == "step":
+            check_step(number, partial(self._called, [], 0, index))
         # Torch's `swap_in_optimizer_params_and_state` lends another dictionary of state.
         lent = self.state is not self._home
-        try:
-            state[key] = self._numbers[key].hold(index, state.get(key), initial, lent)
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"{type(self).__name__}: {key!r} in the state of {self._named(index)} {error}"
-            ) from None
+        state[key] = self._numbers[key].hold(index, held, number, lent)
 
     def key(self, slot: str) -> str:
         """The name of a slot in `state`."""
@@ -317,7 +380,7 @@ class BaseOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch keeps settings and state; plans hold addresses and are made anew.
         super().__setstate__(state)
-        self._lock = threading.RLock()
+        self._lock = lock()
         self._home = self.state
         self._reset()
 
@@ -386,11 +449,6 @@ def _noted(value: Any) -> Any:
 
 def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
     return len(now) == len(before) and all(map(is_, now, before))
-
-
-def _is_trained(p: Tensor) -> bool:
-    """Whether a parameter is updated: integers and quantised numbers have no gradient."""
-    return (p.is_floating_point() or p.is_complex()) and p.layout == torch.strided
 
 
 def _filled(p: Tensor, value: float) -> Tensor:

@@ -13,32 +13,43 @@ from torch import Tensor
 
 from thalweg.program import trace
 from thalweg.rule import Rule
-from thalweg.torch.plan import _real, _wide
+from thalweg.torch.plan import Member, _real, _wide, check_kinds, check_memory
 
 
 def step(optimizer: Any) -> None:
     """Take one step of a `BaseOptimizer` within autograd's graph."""
-    owners = [(p, group) for group in optimizer.param_groups for p in group["params"]]
+    groups = optimizer.param_groups
+    rules = [optimizer.rule_of(group) for group in groups]
+    with optimizer._untouched():
+        found = optimizer._members(rules, [p.grad for group in groups for p in group["params"]])
+        for _, _, member, grad in found:
+            keys = [*map(optimizer.key, trace(rules[member.group]).slots)]
+            columns = [[x] for x in (member.param, grad, *(member.state[key] for key in keys))]
+
+            def name(row: int, _: int, keys: list[str] = keys, index: int = member.index) -> str:
+                return str(optimizer._called(keys, row, index))
+
+            check_kinds(columns, name)
+            check_memory(columns, name)
     with torch.enable_grad():
-        for index, (p, group) in enumerate(owners):
-            if p.grad is not None:
-                _step(optimizer, p, index, group)
+        for _, _, member, grad in found:
+            _step(optimizer, member, grad, rules[member.group], groups[member.group])
+    for numbers in optimizer._numbers.values():
+        numbers.write()
 
 
-def _step(optimizer: Any, p: Tensor, index: int, group: Mapping[str, Any]) -> None:
-    rule = optimizer.rule_of(group)
+def _step(optimizer: Any, member: Member, grad: Tensor, rule: Rule, group: Mapping[str, Any]) -> None:
+    p, state, index = member.param, member.state, member.index
     program = trace(rule)
-    with torch.no_grad():
-        state = optimizer._prepare(p, index, rule)
     numbers = {
         name: optimizer._numbers[name].array for name in ("step", *map(optimizer.key, program.scalar_slots))
     }
     t = int(numbers["step"][index]) + 1
     # What a product keeps for its derivative must not be what the step then writes over.
-    param, gradient = _wide(p).clone(), _wide(optimizer._dense(p.grad))
+    param, gradient = _wide(p, p).clone(), _wide(grad, p)
     before: dict[str, Any] = dict.fromkeys(rule.slots, 0.0)
     before |= {slot: float(numbers[optimizer.key(slot)][index]) for slot in program.scalar_slots}
-    before |= {slot: _wide(state[optimizer.key(slot)]).clone() for slot in program.slots}
+    before |= {slot: _wide(state[optimizer.key(slot)], p).clone() for slot in program.slots}
     taken, new = _with_tensors(rule, group, t).advance(t, gradient, param, before)
     _real(p).copy_(param - taken)
     for slot in program.slots:

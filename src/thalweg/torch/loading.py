@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from thalweg.hyperparameters import HYPERPARAMETERS
+from thalweg.kernels.tensors import has_memory, is_dense
 from thalweg.program import trace
 from thalweg.registry import find, rules
 from thalweg.torch.groups import EXECUTION, NOT_SETTINGS, check_keys
+from thalweg.torch.plan import NUMBERS, described, one_number
 
 # Settings that came with a later version of torch.
 _LATER = ("maximize", "decoupled_weight_decay")
@@ -77,11 +79,19 @@ class _Loader:
         for number, group in enumerate(state_dict["param_groups"]):
             if not (isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple)):
                 raise ValueError(f"{self.kind}: parameter group {number} of the loaded state has no 'params'")
-        for key, state in state_dict["state"].items():
-            if isinstance(key, int) and not isinstance(state, Mapping | None):
-                raise ValueError(f"{self.kind}: the state of parameter {key} is no dictionary, got {state!r}")
+            if strange := [i for i in group["params"] if not isinstance(i, int | str)]:
+                raise ValueError(
+                    f"{self.kind}: parameter group {number} of the loaded state lists its parameters as "
+                    f"numbers or names, got {described(strange[0])}"
+                )
         self.state: Mapping[Any, State] = state_dict["state"]
         self.groups: list[Settings] = state_dict["param_groups"]
+        self.ids = {i for group in self.groups for i in group["params"]}
+        for i in self.ids & self.state.keys():
+            if not isinstance(self.state[i], Mapping | None):
+                raise ValueError(
+                    f"{self.kind}: the state of parameter {i} is no dictionary, got {self.state[i]!r}"
+                )
         self.slots, self.settings = _known()
 
     def load(self) -> None:
@@ -94,8 +104,7 @@ class _Loader:
             for number, (p, saved) in enumerate(zip(own["params"], ids, strict=True)):
                 name = own["param_names"][number] if "param_names" in own else f"parameter {saved}"
                 states[p] = self._state(group, p, self.state.get(saved) or {}, name)
-        of_none = {k: copy.deepcopy(v) for k, v in self.state.items() if not isinstance(k, int | Tensor)}
-        of_none = {k: v for k, v in of_none.items() if all(k not in ids for _, ids in matched)}
+        of_none = {k: copy.deepcopy(v) for k, v in self.state.items() if k not in self.ids}
         for own, group in zip(self.optimizer.param_groups, groups, strict=True):
             own.update(group)
         self.optimizer.state.clear()
@@ -203,23 +212,25 @@ class _Loader:
         return state
 
     def _array(self, key: str, value: Any, p: Tensor, name: str) -> Tensor:
-        if not isinstance(value, Tensor) or value.shape != p.shape:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else value
-            raise ValueError(
-                f"{self.kind}: {key} of {name} has shape {shape}, the parameter {tuple(p.shape)}"
-            )
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{self.kind}: {key} of {name} is a tensor, got {value!r}")
         kinds = [(x.is_floating_point(), x.is_complex()) for x in (value, p)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"{self.kind}: {key} of {name} is of {value.dtype}, the parameter of {p.dtype}")
+        if not (is_dense(value) and has_memory(value)) or (value.is_meta and not p.is_meta):
+            raise ValueError(
+                f"{self.kind}: {key} of {name} is a dense tensor of {NUMBERS}, got {described(value)}"
+            )
+        if value.shape != p.shape:
+            shapes = tuple(value.shape), tuple(p.shape)
+            raise ValueError(f"{self.kind}: {key} of {name} has shape {shapes[0]}, the parameter {shapes[1]}")
         return torch.empty_like(p, dtype=value.dtype).copy_(value)
 
     def _number(self, key: str, value: Any, name: str) -> Tensor:
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise ValueError(f"{self.kind}: {key} of {name} is one number, got {tuple(value.shape)}")
         try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{self.kind}: {key} of {name} is one number, got {value!r}") from None
+            number = one_number(value)
+        except ValueError as error:
+            raise ValueError(f"{self.kind}: {key} of {name} {error}") from None
         if key == "step" and not (number >= 0 and number.is_integer()):
             raise ValueError(f"{self.kind}: {key} of {name} is a whole number from 0, got {number}")
         kept = isinstance(value, Tensor) and value.is_floating_point()

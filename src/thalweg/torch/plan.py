@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from thalweg import ops
 from thalweg.kernels.table import Table
-from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory
+from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory, is_dense
 from thalweg.program import Part, Program
 from thalweg.rule import Rule
 from thalweg.sweep import Norm
@@ -43,19 +44,12 @@ class Numbers:
         self._dtype = dtype
         self._shared: dict[int, Tensor] = {}
 
-    def hold(self, index: int, held: Any, initial: float, lent: bool) -> Tensor:
-        """The tensor that is to hold a parameter's number, which `held` has held so far (None: nothing).
-
-        Raises:
-            TypeError, ValueError: `held` is not one number.
-        """
+    def hold(self, index: int, held: Any, number: float, lent: bool) -> Tensor:
+        """The tensor that is to hold a parameter's number, which `held` has held so far (None: nothing)."""
         self._shared.pop(index, None)
-        if isinstance(held, Tensor):
-            if held.numel() != 1 or not has_memory(held):
-                raise ValueError(f"is one number, got a tensor of shape {tuple(held.shape)}")
-            if lent or (held.is_cpu and held.is_shared()):  # type: ignore[no-untyped-call]
-                self._shared[index] = held
-        self.array[index] = initial if held is None else float(held)
+        self.array[index] = number
+        if isinstance(held, Tensor) and (lent or (held.is_cpu and held.is_shared())):  # type: ignore[no-untyped-call]
+            self._shared[index] = held
         view = self._views[index]
         if view.data_ptr() != self._places[index] or view.dtype != self._dtype or view.dim():
             view = self._views[index] = torch.from_numpy(self.array)[index]
@@ -119,27 +113,23 @@ class Eager:
     """
 
     def __init__(self, program: Program, columns: Columns, name: Callable[[int, int], str]) -> None:
+        check_memory(columns, name)
         self.slots = tuple(program.slots)
         self._columns = columns
+        self._kinds = [*map(_kind, chain.from_iterable(columns))]
         self._step = program.array_function(_FUNCTIONS)
         self._of_norm = {norm: norm.array_function(_FUNCTIONS) for norm in program.norms}
         self._norms: list[dict[str, Tensor]] = [{} for _ in columns[0]]
-        for row, column in enumerate(columns):
-            for i, (p, x) in enumerate(zip(columns[0], column, strict=True)):
-                if x.shape != p.shape:
-                    raise ValueError(
-                        f"{name(row, i)} has shape {tuple(x.shape)}, its parameter {tuple(p.shape)}"
-                    )
-                if not has_memory(x):
-                    raise ValueError(
-                        f"{name(row, i)} has too little memory: its storage has been emptied or made smaller"
-                    )
 
     def holds(self, columns: Columns) -> bool:
         """Whether these can be stepped so; notes where they are."""
         self._columns = columns
-        return all(x.layout == torch.strided and has_memory(x) for column in columns for x in column) and all(
-            x.shape == p.shape for column in columns for p, x in zip(columns[0], column, strict=True)
+        if [*map(_kind, chain.from_iterable(columns))] != self._kinds:
+            return False
+        return all(
+            x.shape == p.shape and has_memory(x)
+            for column in columns
+            for p, x in zip(columns[0], column, strict=True)
         )
 
     def release(self) -> None:
@@ -165,12 +155,12 @@ class Eager:
         """Take the step: the member `i` at `rows[row_of[i]]`."""
         for i, (p, _, *slots) in enumerate(zip(*self._columns, strict=True)):
             step, *new = self._step(**self._given(i, rows[row_of[i]], whole))
-            _real(p).copy_(_wide(p) - step)
+            _real(p).copy_(_wide(p, p) - step)
             for x, value in zip(slots, new, strict=False):  # after these, the scalar slots
                 _real(x).copy_(value)
 
     def _given(self, i: int, row: Mapping[str, float], whole: Any) -> dict[str, Any]:
-        arrays = [_wide(column[i]) for column in self._columns]
+        arrays = [_wide(column[i], self._columns[0][i]) for column in self._columns]
         return {**dict(zip(("p", "g", *self.slots), arrays, strict=True)), **row, **whole, **self._norms[i]}
 
 
@@ -185,7 +175,7 @@ class Members:
             and the numbers of all parameters.
         keys: names in `state`, of the program's slots in order.
         name: what to call an array of a member, of its row (0: the parameter, 1: its gradient, then the
-            slots) and its place.
+            slots) and the member's index.
 
     Raises:
         ValueError: a tensor does not fit, or its memory does not hold its entries.
@@ -198,7 +188,7 @@ class Members:
         grads: Sequence[Tensor],
         numbers: Sequence[tuple[str | None, Numbers]],
         keys: Sequence[str],
-        name: Callable[[int, Member], str],
+        name: Callable[[int, int], str],
     ) -> None:
         self._program, self._members, self._keys, self._name = program, members, keys, name
         self._params = [m.param for m in members]
@@ -216,15 +206,9 @@ class Members:
         self._whole: dict[str, Any] = {}
 
         columns = [self._params, grads, *map(self._column, keys)]
-        for row, column in enumerate(columns):
-            for x, member in zip(column, members, strict=True):
-                if not isinstance(x, Tensor):
-                    raise TypeError(f"{name(row, member)} is a tensor, got {x!r}")
-                if x.layout != torch.strided or (row > 1 and not (x.is_floating_point() or x.is_complex())):
-                    raise TypeError(
-                        f"{name(row, member)} is a dense tensor of floating-point or complex numbers, "
-                        f"got {x.dtype}, {x.layout}"
-                    )
+        check_kinds(columns, lambda row, i: name(row, members[i].index))
+        if program.norms and (nowhere := [m for m in members if m.param.is_meta]):
+            raise TypeError(f"{name(0, nowhere[0].index)} is on the device meta, where no norm can be taken")
         kernel = [has_kernel(of_member) for of_member in zip(*columns, strict=True)]
         self._in_table = [i for i, has in enumerate(kernel) if has]
         self._others = [i for i, has in enumerate(kernel) if not has]
@@ -232,11 +216,11 @@ class Members:
         if self._in_table:
             placed = [members[i] for i in self._in_table]
             tensors = self._some(columns, self._in_table)
-            self._table = Table(TENSORS, program, tensors, lambda row, i: name(row, placed[i]))
+            self._table = Table(TENSORS, program, tensors, lambda row, i: name(row, placed[i].index))
         if self._others:
             other = [members[i] for i in self._others]
             self._eager = Eager(
-                program, self._some(columns, self._others), lambda row, i: name(row, other[i])
+                program, self._some(columns, self._others), lambda row, i: name(row, other[i].index)
             )
 
     def take(self, grads: Sequence[Tensor]) -> bool:
@@ -333,10 +317,7 @@ class Members:
         rows: dict[tuple[float, ...], int] = {}
         columns = [numbers.array[self._index].tolist() for numbers in self._numbers]
         for i, (member, *values) in enumerate(zip(self._members, *columns, strict=True)):
-            if not (values[0] >= 0 and values[0].is_integer()):
-                raise ValueError(
-                    f"{self._name(0, member)} is at step {values[0]}, which is no whole number from 0"
-                )
+            check_step(values[0], partial(self._name, 0, member.index))
             self._row_of[i] = rows.setdefault((member.group, *values), len(rows))
         names = tuple(self._program.scalar_slots)
         self._at = [
@@ -348,15 +329,16 @@ class Plan:
     """The members of each program, for one pattern of present gradients.
 
     Args:
-        members: lists of members, each with the gradients' places among those of all parameters.
+        turns: what is stepped together, turn by turn: lists of members, each with the gradients' places
+            among those of all parameters. A parameter that is listed twice is stepped in two turns.
     """
 
-    def __init__(self, members: Iterable[tuple[list[int], Members]]) -> None:
-        self._members = list(members)
+    def __init__(self, turns: Iterable[list[tuple[list[int], Members]]]) -> None:
+        self._turns = [*turns]
 
     def take(self, grads: Sequence[Tensor | None]) -> bool:
         """Whether all that was prepared still holds with these gradients; where they are is then known."""
-        for places, members in self._members:
+        for places, members in chain.from_iterable(self._turns):
             if not members.take(grads if len(places) == len(grads) else [grads[i] for i in places]):  # type: ignore[arg-type, misc]
                 return False
         return True
@@ -365,20 +347,107 @@ class Plan:
         """Take the step, or none where a guard forbids it; then let go of the gradients."""
         try:
             threads = torch.get_num_threads()
-            if not all(members.prepare(rules, threads) for _, members in self._members):
-                return
-            for _, members in self._members:
-                members.step(threads)
+            for turn in self._turns:
+                if not all(members.prepare(rules, threads) for _, members in turn):
+                    return
+                for _, members in turn:
+                    members.step(threads)
         finally:
-            for _, members in self._members:
+            for _, members in chain.from_iterable(self._turns):
                 members.release()
+
+
+# -- what tensors must be: told before anything is written -------------------------------------------
+
+# What a step computes with; float8 and the like have no arithmetic.
+NUMBERS = "float64, float32, float16, bfloat16 or complex numbers"
+
+
+def check_kinds(columns: Columns, name: Callable[[int, int], str]) -> None:
+    """Refuse what no step computes with.
+
+    Args:
+        columns: parameters, gradients, then slots.
+        name: what to call one of them, of its column and its place there.
+
+    Raises:
+        TypeError: no tensor; none that is dense and of `NUMBERS`; a complex one beside real ones.
+        ValueError: a tensor on another device than its parameter.
+    """
+    for row, column in enumerate(columns):
+        for i, (p, x) in enumerate(zip(columns[0], column, strict=True)):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"{name(row, i)} is a tensor, got {x!r}")
+            if not is_dense(x):
+                raise TypeError(f"{name(row, i)} is a dense tensor of {NUMBERS}, got {described(x)}")
+            if x.is_complex() != p.is_complex():
+                raise TypeError(f"{name(row, i)} is of {x.dtype}, its parameter of {p.dtype}")
+            if x.device != p.device:
+                raise ValueError(f"{name(row, i)} is on the device {x.device}, its parameter on {p.device}")
+
+
+def check_memory(columns: Columns, name: Callable[[int, int], str]) -> None:
+    """Refuse shapes that differ, and storage that does not hold a tensor's entries.
+
+    Args:
+        columns: as in `check_kinds`.
+        name: likewise.
+
+    Raises:
+        ValueError: which it is.
+    """
+    for row, column in enumerate(columns):
+        for i, (p, x) in enumerate(zip(columns[0], column, strict=True)):
+            if x.shape != p.shape:
+                raise ValueError(f"{name(row, i)} has shape {tuple(x.shape)}, its parameter {tuple(p.shape)}")
+            if not has_memory(x):
+                raise ValueError(
+                    f"{name(row, i)} has too little memory: its storage has been emptied or made smaller"
+                )
+
+
+def check_step(number: float, name: Callable[[], str]) -> None:
+    """Refuse what counts no steps.
+
+    Raises:
+        ValueError: it is negative, or no whole number.
+    """
+    if not (number >= 0 and number.is_integer()):
+        raise ValueError(f"{name()} is at step {number}, which is no whole number from 0")
+
+
+def one_number(held: Any) -> float:
+    """What a tensor of one number, or a number, says.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    with suppress(OverflowError, RuntimeError, TypeError, ValueError):
+        if not isinstance(held, Tensor) or (held.layout == torch.strided and has_memory(held)):
+            return float(held)
+    raise ValueError(f"is one number, got {described(held)}")
+
+
+def described(x: Any) -> str:
+    """A tensor, or what stands in its place, in an error."""
+    if not isinstance(x, Tensor):
+        return repr(x)
+    what = "a nested tensor" if x.is_nested else f"a tensor of shape {tuple(x.shape)}"
+    return f"{what}, {x.dtype}, {x.layout}, on {x.device}"
+
+
+_kind = attrgetter("dtype", "layout", "device", "is_nested")
+
+
+# -- arithmetic --------------------------------------------------------------------------------------
 
 
 def _real(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
-def _wide(x: Tensor) -> Tensor:
-    """A tensor as the rule as written computes with it."""
+def _wide(x: Tensor, p: Tensor) -> Tensor:
+    """A tensor as the rule computes with it: of float64 where its parameter is, else of float32."""
     x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    real = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
+    return x.to(torch.promote_types(x.dtype, real))
