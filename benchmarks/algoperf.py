@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.study.profiles import algoperf, of_chosen_trials, profile
-from thalweg.study.resampling import to_target
+from thalweg.study.statistics.profiles import algoperf, of_chosen_trials, profile
+from thalweg.study.statistics.resampling import to_target
 
 PUBLISHED = {
     "shampoo_submission": 0.7784,

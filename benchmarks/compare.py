@@ -78,7 +78,7 @@ def run_keras(backend: str, arguments: argparse.Namespace) -> dict[str, float]:
 def run_ours(arguments: argparse.Namespace) -> tuple[dict[str, float], float]:
     """Each optimizer's last validation loss, and the seconds of training steps over all processes."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "thalweg.cli", "compare", "fashion-mnist", *_options(arguments)]
+        command = [sys.executable, "-m", "thalweg", "compare", "fashion-mnist", *_options(arguments)]
         _run([*command, "--lr", str(RATE), "--seeds", "1", "--jobs", str(CORES), "--out", folder], os.environ)
         losses, seconds = {}, 0.0
         for path in Path(folder).glob("trials/*.jsonl"):

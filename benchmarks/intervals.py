@@ -16,8 +16,8 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-from thalweg.study import profiles, resampling, tuning
-from thalweg.study.resampling import FloatArray, Interval
+from thalweg.study.statistics import profiles, resampling, tuning
+from thalweg.study.statistics.resampling import FloatArray, Interval
 
 SEEDS = (3, 4, 5, 6, 7, 10, 20, 30)
 

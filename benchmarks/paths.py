@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from thalweg import Adam, surfaces
-from thalweg.following import paths
+from thalweg.surfaces.paths import paths
 from timing import machine, take_turns
 
 LR = 0.01

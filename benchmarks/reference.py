@@ -13,8 +13,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from thalweg import cli
-from thalweg.study import statistics as found
+from thalweg.cli import main as cli
+from thalweg.study.statistics import findings as found
 from thalweg.study.study import Study
 
 

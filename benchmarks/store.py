@@ -14,10 +14,12 @@ from pathlib import Path
 
 import polars
 
-from thalweg.study import plan, tasks, trial
+from thalweg.study import tasks
 from thalweg.study.contestant import Contestant
-from thalweg.study.plan import Length, Trial
-from thalweg.study.store import Store
+from thalweg.study.planning import plan
+from thalweg.study.planning.plan import Length, Trial
+from thalweg.study.running import trial
+from thalweg.study.running.store import Store
 from timing import machine, take_turns
 
 MEASURES = ("loss", "accuracy")

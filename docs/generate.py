@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 import thalweg
 from thalweg import gallery, plot
 from thalweg.dialects import DIALECTS, SPELLINGS
-from thalweg.guide import GUIDES, SWITCHES
+from thalweg.explain.guide import GUIDES, SWITCHES
 from thalweg.registry import find
 from thalweg.rule import Rule
 

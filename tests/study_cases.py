@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 import thalweg
-from thalweg.study import plan
 from thalweg.study.comparison import Entry
 from thalweg.study.data import Data, Part
 from thalweg.study.learners.measures import METRICS, cross_entropy
 from thalweg.study.learners.torch import TorchTraining
-from thalweg.study.plan import Plan
-from thalweg.study.records import Run
-from thalweg.study.store import Store
+from thalweg.study.planning import plan
+from thalweg.study.planning.plan import Plan
+from thalweg.study.running.records import Run
+from thalweg.study.running.store import Store
 from thalweg.study.study import Study
 from thalweg.study.task import LOSS, Task
 from thalweg.study.tasks.models import perceptron

@@ -11,9 +11,9 @@ from hypothesis import assume, given
 
 from helpers import derivatives
 from thalweg import ops
-from thalweg.calculus import derivative, gradient, hessian
-from thalweg.printing import to_python
-from thalweg.symbols import Expr, apply, symbol
+from thalweg.program.printing import to_python
+from thalweg.program.symbols import Expr, apply, symbol
+from thalweg.surfaces.calculus import derivative, gradient, hessian
 
 x, y = symbol("x"), symbol("y")
 TORCH = {name: getattr(torch, name) for name in ops.__all__}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import thalweg
-from thalweg import cli
+from thalweg.cli import main as cli
+from thalweg.cli import studies as commands
 from thalweg.dialects import DIALECTS
-from thalweg.explain import explain, table_of_dialects
-from thalweg.study import commands
-from thalweg.study.thumb import FEATURES
+from thalweg.explain.page import explain, table_of_dialects
+from thalweg.study.reporting.rules_of_thumb import FEATURES
 
 COMPARE = ["compare", "digits", "--optimizers", "sgd,nadam", "--lr", "0.1", "--epochs", "2", "--jobs", "1"]
 
@@ -202,8 +202,8 @@ def test_compare_logs_what_it_runs(capsys, tmp_path, monkeypatch):
         def __call__(self, study, run):
             logged.append((self.place, run.header["id"]))
 
-    monkeypatch.setattr("thalweg.study.trackers.TensorBoard", Book)
-    monkeypatch.setattr("thalweg.study.trackers.MLflow", Book)
+    monkeypatch.setattr("thalweg.study.reporting.trackers.TensorBoard", Book)
+    monkeypatch.setattr("thalweg.study.reporting.trackers.MLflow", Book)
     books = ["--tensorboard", str(tmp_path / "logs"), "--mlflow", "sqlite://"]
     command = [*COMPARE, "--epochs", "1", "--seeds", "1", "--out", str(tmp_path / "study")]
     assert cli.main([*command, *books]) == 0
@@ -375,8 +375,9 @@ def test_help_shows_what_a_recording_is(capsys):
 
 def test_the_command_line_starts_without_torch_and_numba(tmp_path):
     code = (
-        "import sys; from thalweg import cli; import thalweg.study.engine; cli.main(['rules']); "
-        "cli.main(['explain', 'adam']); "
+        "import sys; from thalweg.cli.main import main; import thalweg.study.running.engine; "
+        "main(['rules']); "
+        "main(['explain', 'adam']); "
         "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn', 'polars', 'rich'} & set(sys.modules)))"
     )
     found = subprocess.run(
@@ -387,7 +388,7 @@ def test_the_command_line_starts_without_torch_and_numba(tmp_path):
 
 def test_it_runs_as_a_module(tmp_path):
     found = subprocess.run(
-        [sys.executable, "-m", "thalweg.cli", "--help"],
+        [sys.executable, "-m", "thalweg", "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -400,7 +401,7 @@ def test_it_runs_as_a_module(tmp_path):
 
 def ran(*words, shell="", **environment):
     """A command in a process and, by a shell, with streams of its own: status, output and complaints."""
-    command = shlex.join([sys.executable, "-W", "error", "-m", "thalweg.cli", *words])
+    command = shlex.join([sys.executable, "-W", "error", "-m", "thalweg", *words])
     done = subprocess.run(
         ["sh", "-c", f"{command} {shell}"],
         capture_output=True,
@@ -465,7 +466,7 @@ def test_a_file_s_name_that_is_no_text_is_printed_as_it_is(tmp_path):
 
 
 def test_a_reader_that_has_gone_is_no_error_and_ends_the_command():
-    command = [sys.executable, "-m", "thalweg.cli", "kernel", "adam"]
+    command = [sys.executable, "-m", "thalweg", "kernel", "adam"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

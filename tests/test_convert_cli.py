@@ -9,7 +9,7 @@ import torch
 
 import thalweg
 import thalweg.numpy
-from thalweg.cli import main
+from thalweg.cli.main import main
 
 
 def convert(*words: object) -> int:

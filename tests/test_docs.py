@@ -34,7 +34,7 @@ def test_a_pages_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_commands_are_understood() -> None:
     import shlex
 
-    from thalweg.cli import _parser
+    from thalweg.cli.main import _parser
 
     commands = [
         line.partition("  #")[0]

@@ -10,7 +10,7 @@ import pytest
 
 import thalweg
 from study_cases import Setting
-from thalweg.study.configuration import from_toml
+from thalweg.study.planning.configuration import from_toml
 from thalweg.study.task import load
 
 

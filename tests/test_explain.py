@@ -10,10 +10,10 @@ import pytest
 import thalweg
 from helpers import eager
 from thalweg.dialects import DIALECTS, SPELLINGS
-from thalweg.explain import SHOWN, dialects_of, differences, explain, standard_path, table_of_dialects
-from thalweg.guide import GUIDES, SWITCHES
+from thalweg.explain.guide import GUIDES, SWITCHES
+from thalweg.explain.page import SHOWN, dialects_of, differences, explain, standard_path, table_of_dialects
 from thalweg.ops import where
-from thalweg.printing import width
+from thalweg.program.printing import width
 from thalweg.registry import find
 from thalweg.rule import is_flag
 from thalweg.rules import RULES

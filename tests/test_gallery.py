@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from thalweg import gallery
-from thalweg.cli import main
+from thalweg.cli.main import main
 from thalweg.gallery import Drawn
-from thalweg.race import code, point
 from thalweg.rule import Rule
+from thalweg.surfaces.race import code, point
 
 
 @cache

@@ -48,7 +48,7 @@ def test_an_optimizer_brings_in_no_compiler_of_torch() -> None:
 
 def test_paths_and_surfaces_bring_in_no_framework() -> None:
     source = (
-        "from thalweg import maps; maps.rate_map('ravine', 'adam', lr=[0.1]); "
+        "from thalweg.surfaces import maps; maps.rate_map('ravine', 'adam', lr=[0.1]); "
         "maps.basins('beale', 'line_search', 2)"
     )
     assert not loaded(source) & {*FRAMEWORKS, "scipy"}
@@ -65,9 +65,11 @@ def test_every_name_of_the_front_door_is_there() -> None:
 
 def test_what_looks_and_compares_is_loaded_when_it_is_asked_for() -> None:
     import thalweg
-    from thalweg import following, maps, surfaces
-    from thalweg.study import contestant, measure, plan, study, task
+    from thalweg import surfaces
+    from thalweg.study import contestant, measure, study, task
     from thalweg.study.learners import batches
+    from thalweg.study.planning import plan
+    from thalweg.surfaces import maps, paths
 
     for module, name in (
         (plan, "Budget"),
@@ -77,8 +79,8 @@ def test_what_looks_and_compares_is_loaded_when_it_is_asked_for() -> None:
         (study, "compare"),
         (measure, "Metric"),
         (batches, "Loaders"),
-        (following, "path"),
-        (following, "paths"),
+        (paths, "path"),
+        (paths, "paths"),
         (maps, "basins"),
         (maps, "rate_map"),
     ):

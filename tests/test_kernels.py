@@ -38,9 +38,9 @@ from thalweg import Rule, trace
 from thalweg.kernels import cpu, memory, threads
 from thalweg.kernels.cache import step_kernel
 from thalweg.kernels.cpu import CHUNK, Batch
+from thalweg.kernels.source import cpu_source
 from thalweg.kernels.threads import FROM_WITH_POOL, worthwhile_from
 from thalweg.ops import clip, maximum, minimum, sign, where
-from thalweg.sources import cpu_source
 
 forms = pytest.mark.parametrize("form", FORMS)
 HALVES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}  # half the last place at 1

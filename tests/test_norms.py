@@ -20,9 +20,19 @@ from helpers import (
     parameters,
     train,
 )
-from thalweg import L2, SGD, ClipByGlobalNorm, ClipByNorm, Maximize, Rule, SkipNonFinite, chain, trace
+from thalweg import (
+    L2,
+    SGD,
+    ClipByGlobalNorm,
+    ClipByNorm,
+    Maximize,
+    Rule,
+    SkipNonFinite,
+    chain,
+    trace,
+)
 from thalweg.kernels.cpu import CHUNK
-from thalweg.surfaces import get as surface
+from thalweg.surfaces.functions import get as surface
 
 every = pytest.mark.parametrize("links", CLIPS.values(), ids=CLIPS)
 SHAPES = ((4, 3), (), (5,))

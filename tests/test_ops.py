@@ -13,7 +13,7 @@ import thalweg
 import thalweg.numpy
 from helpers import difference, eager
 from thalweg import ops
-from thalweg.symbols import OPERATIONS, symbol
+from thalweg.program.symbols import OPERATIONS, symbol
 
 array_api_strict = pytest.importorskip("array_api_strict")
 

@@ -11,11 +11,12 @@ import thalweg
 import thalweg.numpy
 import thalweg.torch
 from helpers import FORMS, difference, takes_signs
-from thalweg import Adam, Momentum, Rule, schedules, solvers, surfaces
+from thalweg import Adam, Momentum, Rule, schedules, surfaces
 from thalweg.dialects import DIALECTS
-from thalweg.following import Path, path, paths
-from thalweg.maps import Theory, basins, rate_map
-from thalweg.surfaces import Noise, Surface
+from thalweg.surfaces import solvers
+from thalweg.surfaces.functions import Noise, Surface
+from thalweg.surfaces.maps import Theory, basins, rate_map
+from thalweg.surfaces.paths import Path, path, paths
 
 RAVINE = surfaces.get("ravine")
 BEALE = surfaces.get("beale")

@@ -22,12 +22,12 @@ import pytest
 import thalweg
 import thalweg.play
 from play_cases import asked, over_asgi, served
-from thalweg import following
 from thalweg.errors import UnknownRuleError
 from thalweg.play import answers, facts, question
 from thalweg.play.question import BadRequestError
 from thalweg.play.workers import BusyError, Workers
-from thalweg.surfaces import Noise
+from thalweg.surfaces import paths
+from thalweg.surfaces.functions import Noise
 
 for needed in ("starlette", "uvicorn"):
     pytest.importorskip(needed, reason=f"{needed} is not installed")
@@ -48,7 +48,7 @@ def answered(document):
 @pytest.mark.parametrize("name", [*thalweg.rules(), "l_bfgs"])
 def test_what_is_drawn_is_what_the_production_code_does(name):
     (told,) = answered(asked(name, steps=25))
-    found = following.path("ravine", name, steps=25)
+    found = paths.path("ravine", name, steps=25)
     np.testing.assert_allclose(unpacked(told["points"], 2), found.points, rtol=1e-6)
     np.testing.assert_allclose(unpacked(told["values"]), found.values, rtol=1e-6)
     assert told["steps"] == found.steps
@@ -211,7 +211,7 @@ def test_the_table_has_each_step_of_each_optimizer():
     assert head == "optimizer,step,x,y,value,gradient_x,gradient_y,m_x,m_y,v_x,v_y"
     assert sum(line.startswith("Adam,") for line in lines) == 21
     last = next(line for line in lines if line.startswith("SGD,20,")).split(",")
-    found = following.path("ravine", "sgd", steps=20)
+    found = paths.path("ravine", "sgd", steps=20)
     assert [float(cell) for cell in last[2:5]] == [*found.end, found.values[-1]]
     assert last[7:] == [""] * 4
 
@@ -225,7 +225,7 @@ def test_the_animation_moves(surface):
 
 
 def test_tuning_is_that_of_the_race_and_leaves_solvers_alone():
-    from thalweg.race import tune
+    from thalweg.surfaces.race import tune
 
     found = answers.tuned(question.read(asked("adam", "bfgs"), tuning=True))
     assert found[0]["lr"] == tune("ravine", "adam", steps=30).lr
@@ -499,7 +499,7 @@ def test_the_page_comes_while_the_server_computes(server):
 def test_the_command_serves_on_this_machine_alone_and_says_where(capsys, monkeypatch):
     import uvicorn
 
-    from thalweg.cli import main
+    from thalweg.cli.main import main
 
     seen = []
 
@@ -517,7 +517,7 @@ def test_the_command_serves_on_this_machine_alone_and_says_where(capsys, monkeyp
 
 
 def test_a_port_that_is_taken_is_said_so(server, capsys):
-    from thalweg.cli import main
+    from thalweg.cli.main import main
 
     port = server.rpartition(":")[2]
     assert main(["play", "--port", port, "--no-browser"]) == 2
@@ -528,7 +528,7 @@ def test_a_port_that_is_taken_is_said_so(server, capsys):
 def begun():
     """The command, which is serving, and its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "thalweg.cli", "play", "--port", "0", "--no-browser"],
+        [sys.executable, "-m", "thalweg", "play", "--port", "0", "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -579,7 +579,7 @@ def test_a_signal_stops_the_server_whatever_it_is_at(number, times):
 def test_what_is_missing_is_named_with_the_way_to_get_it():
     code = (
         "import sys; sys.modules['starlette.applications'] = None\n"
-        "from thalweg.cli import main\n"
+        "from thalweg.cli.main import main\n"
         "raise SystemExit(main(['play', '--no-browser']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,13 +15,13 @@ from PIL import Image
 import thalweg
 from helpers import output, python
 from thalweg import palette, plot, surfaces
-from thalweg.cli import main
+from thalweg.cli.main import main
 from thalweg.plot import style
 from thalweg.plot.animation import frames
 from thalweg.plot.paths import in_sight, levels
-from thalweg.race import Race, compete
 from thalweg.rules import SGD, Adam, Momentum
-from thalweg.study import charts
+from thalweg.study.reporting import charts
+from thalweg.surfaces.race import Race, compete
 
 SIZE = (5.0, 2.6)
 

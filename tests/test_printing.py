@@ -11,7 +11,7 @@ from matplotlib import mathtext
 import thalweg
 from thalweg import ops
 from thalweg.dialects import DIALECTS
-from thalweg.printing import plain_symbol, to_ascii, width
+from thalweg.program.printing import plain_symbol, to_ascii, width
 
 matplotlib.use("Agg")
 

@@ -14,8 +14,8 @@ import thalweg
 from helpers import FORMS, difference, eager
 from thalweg import Program, Rule, Scalar, ops, trace
 from thalweg.ops import exp, sqrt, where
-from thalweg.printing import to_python
-from thalweg.symbols import OPERATIONS, Expr, walk
+from thalweg.program.printing import to_python
+from thalweg.program.symbols import OPERATIONS, Expr, walk
 
 forms = pytest.mark.parametrize("form", FORMS)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from thalweg import path, paths, surfaces
-from thalweg.race import LEAP_OFF_SADDLE, Goal, compete, labelled, tune
 from thalweg.rules import SGD, Adagrad, Adam, Momentum
 from thalweg.schedules import Cosine
-from thalweg.surfaces import Noise
+from thalweg.surfaces.functions import Noise
+from thalweg.surfaces.race import LEAP_OFF_SADDLE, Goal, compete, labelled, tune
 
 RULES = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "nadam", "lion"]
 

@@ -36,7 +36,7 @@ def test_make_targets_exist():
 
 
 def test_thalweg_commands_are_understood():
-    from thalweg.cli import _parser
+    from thalweg.cli.main import _parser
 
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("thalweg ")]
     assert commands

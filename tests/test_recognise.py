@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import thalweg
-from thalweg import recognise
 from thalweg.dialects import DIALECTS
-from thalweg.recognise import Candidate, candidates, conclusion, from_arrays
+from thalweg.explain import page, recognise
+from thalweg.explain.recognise import Candidate, candidates, conclusion, from_arrays
 from thalweg.schedules import Step
 
 SIZES = 10.0 ** -np.arange(0, 6, 0.5)  # of the gradients' entries: only tiny ones tell where ε stands
@@ -118,7 +118,7 @@ def test_every_rule_and_dialect_is_recognised_among_its_own(name: str, dialect: 
     rates = [rule.values["lr"](t) for t in range(1, 41)]
     found = candidates(from_arrays(of_rule(rule) | {"lr": np.array(rates)}), [name])
     (only,) = [c for c in found if c.follows]
-    assert dialect in only.dialects or dialect not in thalweg.explain.dialects_of(type(rule))
+    assert dialect in only.dialects or dialect not in page.dialects_of(type(rule))
     assert only.deviation <= 1e-12
     assert all(c.deviation > 1e-10 for c in found[1:])
     assert [c.deviation for c in found] == sorted(c.deviation for c in found)

@@ -17,8 +17,9 @@ import thalweg.keras
 import thalweg.numpy
 import thalweg.torch
 from helpers import output, python
-from thalweg import Rule, Scalar, Treatment, UnknownRuleError, chain, cli, convert, register
-from thalweg.explain import dialects_of, explain
+from thalweg import Rule, Scalar, Treatment, UnknownRuleError, chain, convert, register
+from thalweg.cli import main as cli
+from thalweg.explain.page import dialects_of, explain
 from thalweg.keras.config import rule_from_config, rule_to_config
 from thalweg.registry import find, name_of
 from thalweg.statefile import State
@@ -247,7 +248,7 @@ def test_names_at_the_command_line(tmp_path: Path) -> None:
         "    def update(self, g):\n"
         "        return 2 * self.lr * g\n"
     )
-    source = "from thalweg.cli import main; main(['explain', 'own_rules:Mine'])"
+    source = "from thalweg.cli.main import main; main(['explain', 'own_rules:Mine'])"
     assert "The gradient, doubled." in output(python(source, PYTHONPATH=f"{tmp_path}:{':'.join(sys.path)}"))
 
 

@@ -13,7 +13,8 @@ import torch
 import thalweg
 import thalweg.torch
 from helpers import copies, difference, eager_torch, gradients, parameters, train
-from thalweg.printing import to_python
+from thalweg.program.printing import to_python
+from thalweg.program.symbols import OPERATIONS, symbol
 from thalweg.schedules import (
     Constant,
     Cosine,
@@ -26,7 +27,6 @@ from thalweg.schedules import (
     WarmUp,
     WarmUpStableDecay,
 )
-from thalweg.symbols import OPERATIONS, symbol
 
 LATE = 10**6
 

@@ -4,8 +4,10 @@ import re
 import pytest
 
 from study_cases import found
-from thalweg.study import advice, statistics, thumb
 from thalweg.study.errors import StudyError
+from thalweg.study.reporting import advice
+from thalweg.study.reporting import rules_of_thumb as thumb
+from thalweg.study.statistics import findings as statistics
 
 GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]
 NEAR = [0.11, 0.10, 0.13, 0.12, 0.15, 0.14]

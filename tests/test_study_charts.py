@@ -7,12 +7,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from study_cases import BLOBS, changed, small
-from thalweg.study import charts, figures, statistics
-from thalweg.study.charts import Chart, Line
 from thalweg.study.contestant import Contestant
-from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import CLASSICAL
+from thalweg.study.planning.plan import CLASSICAL
+from thalweg.study.reporting import charts, figures
+from thalweg.study.reporting.charts import Chart, Line
+from thalweg.study.running.engine import Engine
+from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
 
 
@@ -168,7 +169,7 @@ def test_contestants_look_different_up_to_24():
 
 
 def _unrun(optimizers):
-    from thalweg.study.store import Store
+    from thalweg.study.running.store import Store
 
     names = [one if isinstance(one, str) else one.name for one in optimizers]
     contestants = [{"name": name, "defaults": {"lr": 0.1}} for name in names]

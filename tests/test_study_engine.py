@@ -11,18 +11,18 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 from study_cases import BLOBS, changed
-from thalweg import cli
-from thalweg.study import engine as engines
+from thalweg.cli import main as cli
 from thalweg.study.contestant import Contestant
-from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Length, Trial
-from thalweg.study.store import Store
-from thalweg.study.trial import header
+from thalweg.study.planning.plan import Length, Trial
+from thalweg.study.running import engine as engines
+from thalweg.study.running.engine import Engine
+from thalweg.study.running.store import Store
+from thalweg.study.running.trial import header
 
 # Long enough to be stopped in the middle, short enough to be run to its end.
 OPTIONS = "--optimizers sgd,adam --lr 0.01,0.1 --seeds 2 --epochs 20 --jobs 2 --out"
-COMMAND = [sys.executable, "-m", "thalweg.cli", "compare", "digits", *OPTIONS.split()]
+COMMAND = [sys.executable, "-m", "thalweg", "compare", "digits", *OPTIONS.split()]
 TOTAL = 2 * (2 * 2 + 2 + 2)
 
 
@@ -313,7 +313,7 @@ RAY = """
 import sys
 from test_study_engine import outcomes, run, trials
 from pathlib import Path
-from thalweg.study.store import Store
+from thalweg.study.running.store import Store
 
 store = Store(Path(sys.argv[1]))
 store.open()

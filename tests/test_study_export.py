@@ -4,9 +4,9 @@ import polars
 import pytest
 
 from study_cases import BLOBS, small
-from thalweg.study import export
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Budget
+from thalweg.study.planning.plan import Budget
+from thalweg.study.reporting import export
 from thalweg.study.study import Study, compare
 
 

@@ -12,10 +12,11 @@ import scipy.stats
 import torch
 
 from helpers import output, python
-from thalweg.study import opened, task
+from thalweg.study import task
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import examine, fingerprint
+from thalweg.study.running import opened
+from thalweg.study.running.fingerprint import examine, fingerprint
 from thalweg.study.task import Task
 
 MODELS = """
@@ -132,7 +133,7 @@ def project(tmp_path, monkeypatch):
     """A folder with a user's modules, imported anew whenever they are asked for."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("thalweg.study.opened._KEPT", {"__pycache__"})  # a tmp_path may lie anywhere
+    monkeypatch.setattr("thalweg.study.running.opened._KEPT", {"__pycache__"})  # a tmp_path may lie anywhere
     (tmp_path / "pkg").mkdir()
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
@@ -246,7 +247,7 @@ def test_files_that_are_read_while_a_task_is_made_count(project):
 
 
 def test_which_files_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr("thalweg.study.opened._KEPT", {"__pycache__"})
+    monkeypatch.setattr("thalweg.study.running.opened._KEPT", {"__pycache__"})
     (tmp_path / "read.txt").write_text("a")
     (tmp_path / "code.py").write_text("a")
     (tmp_path / "__pycache__").mkdir()
@@ -322,7 +323,7 @@ def test_objects_count_by_what_they_hold():
 ANYWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from thalweg.study.fingerprint import fingerprint
+from thalweg.study.running.fingerprint import fingerprint
 import logging, re, threading, torch, polars, numpy
 import models, pkg.near
 

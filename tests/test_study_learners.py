@@ -24,7 +24,7 @@ from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, seeds
 from thalweg.study.learners.batches import gather
 from thalweg.study.learners.measures import cross_entropy
-from thalweg.study.plan import CLASSICAL
+from thalweg.study.planning.plan import CLASSICAL
 from thalweg.study.task import Metric, Task
 
 keras = pytest.importorskip("keras")

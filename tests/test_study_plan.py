@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import thalweg
 from study_cases import BLOBS, changed, small
-from thalweg.study import plan, proposers
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Budget, Length, Trial
-from thalweg.study.records import Run
+from thalweg.study.planning import plan, proposers
+from thalweg.study.planning.plan import Budget, Length, Trial
+from thalweg.study.running.records import Run
 
 TRIAL = Trial(BLOBS, Contestant("adam"), {"lr": 0.01}, Length("epochs", 3), 16, 0, "search")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.study.profiles import algoperf, area, of_chosen_trials, profile, ratios, shares
+from thalweg.study.statistics.profiles import algoperf, area, of_chosen_trials, profile, ratios, shares
 
 inf = math.inf
 ROOT = Path(__file__).parents[1]

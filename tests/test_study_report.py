@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from study_cases import BLOBS, changed, small
-from thalweg.study import advice, report, statistics, tables, words
 from thalweg.study.contestant import Contestant
-from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import CLASSICAL, Budget
+from thalweg.study.planning.plan import CLASSICAL, Budget
+from thalweg.study.reporting import advice, report, tables, wording
+from thalweg.study.running.engine import Engine
+from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
 
 RUDE = '</script><img src=x onerror="alert(1)">|*%{x}$y_1$'
@@ -83,7 +84,7 @@ def test_the_page_has_every_contestant_and_needs_nothing_else(page):
 
 
 def test_the_page_says_the_answer_what_follows_and_what_it_rests_on(findings, page):
-    said = [words.answer(findings), *words.notes(findings)]
+    said = [wording.answer(findings), *wording.notes(findings)]
     said += [part for s in advice.advise(findings).sentences for part in (s.text, s.evidence)]
     for sentence in said:
         assert str(report.Markup.escape(sentence)) in page
@@ -113,7 +114,7 @@ def test_the_table_has_what_the_statistics_say(findings):
         assert cells["tuned lr"].text == f"{summary.final.lr:g}"
         for column, setting in (("test loss", summary.final), ("test loss untuned", summary.default)):
             cell = cells[column]
-            assert f"{cell.text} ({cell.below})" == words.interval(setting.median("test_loss"))
+            assert f"{cell.text} ({cell.below})" == wording.interval(setting.median("test_loss"))
         assert len(cells["test loss"].more.split(",")) == 3, "each seed"
         assert cells["state memory"].text.endswith("B")
         chance = cells["beats the best"]
@@ -121,7 +122,7 @@ def test_the_table_has_what_the_statistics_say(findings):
             assert chance.text == "–"
         else:
             share = findings.beats(summary, findings.leader)
-            assert f"{chance.text} ({chance.below})" == words.interval(share)
+            assert f"{chance.text} ({chance.below})" == wording.interval(share)
         assert cells["runs failed"] == ("17%", "of 12", "2 diverged")
 
 
@@ -160,7 +161,7 @@ def test_what_is_drawn_is_small_and_complete(page):
 
 def test_the_summary_is_markdown_with_the_same_table(findings, rude):
     text = report.markdown(findings)
-    assert words.answer(findings) in text.replace("\\", "")
+    assert wording.answer(findings) in text.replace("\\", "")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(CLASSICAL)
     assert len({row.count(" | ") for row in rows}) == 1
@@ -222,7 +223,7 @@ def test_files_are_written_beside_and_moved_into_place(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    monkeypatch.setattr("thalweg.study.figures.save", fails)
+    monkeypatch.setattr("thalweg.study.reporting.figures.save", fails)
     with pytest.raises(StudyError, match=r"curves\.png cannot be written: No space left"):
         report.write(tmp_path, findings)
     assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
@@ -296,7 +297,7 @@ def test_several_tasks_are_compared_by_a_profile(findings, other, tmp_path):
     assert "Best, or not to be told from the best, in" in page
     text = written.summary.read_text(encoding="utf-8")
     assert "blobs: test loss | other: test loss" in text
-    assert words.answer(other) in text.replace("\\", "")
+    assert wording.answer(other) in text.replace("\\", "")
 
 
 def test_tasks_without_a_contestant_in_common_have_no_profile_and_say_so(findings, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from thalweg.study.resampling import (
+from thalweg.study.statistics.resampling import (
     Interval,
     against_best,
     beats,

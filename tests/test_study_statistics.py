@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from study_cases import BLOBS, found, small
-from thalweg.study import statistics
 from thalweg.study.errors import StudyError
+from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
 
 GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]

@@ -21,8 +21,8 @@ from thalweg import Loaders
 from thalweg.study import data, task, tasks
 from thalweg.study.data import Files, Part
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import fingerprint
 from thalweg.study.learners.measures import METRICS, cross_entropy, cut_cross_entropy
+from thalweg.study.running.fingerprint import fingerprint
 from thalweg.study.task import Metric, Task
 from thalweg.study.tasks import convex, models, text
 

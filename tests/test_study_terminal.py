@@ -6,14 +6,14 @@ import pytest
 from rich.console import Console
 
 from study_cases import BLOBS, small
-from thalweg.study import terminal
 from thalweg.study.contestant import Contestant
-from thalweg.study.engine import Engine
 from thalweg.study.learners import Diverged
-from thalweg.study.statistics import find
+from thalweg.study.reporting import terminal
+from thalweg.study.reporting.terminal import Board, Pace
+from thalweg.study.running.engine import Engine
+from thalweg.study.statistics.findings import find
 from thalweg.study.study import Study, compare
 from thalweg.study.task import LOSS, Measure, Task
-from thalweg.study.terminal import Board, Pace
 
 MEASURES = ("loss", "accuracy", "perplexity", "error")
 

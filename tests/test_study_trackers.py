@@ -4,11 +4,11 @@ import sys
 import pytest
 
 from study_cases import BLOBS
-from thalweg.study import trackers
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Budget
+from thalweg.study.planning.plan import Budget
+from thalweg.study.reporting import trackers
+from thalweg.study.reporting.trackers import MLflow, TensorBoard
 from thalweg.study.study import compare
-from thalweg.study.trackers import MLflow, TensorBoard
 
 pytestmark = [
     # TensorFlow, which tensorboard loads where it is installed, and MLflow's database speak of what is old.

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from study_cases import BLOBS, changed, model
-from thalweg.study import trial
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged
-from thalweg.study.plan import CLASSICAL, Length, Trial
+from thalweg.study.planning.plan import CLASSICAL, Length, Trial
+from thalweg.study.running import trial
 from thalweg.study.task import LOSS, Measure, Task
 
 ONE = Trial(BLOBS, Contestant("adam"), {"lr": 0.1}, Length("epochs", 3), 16, 0, "final")

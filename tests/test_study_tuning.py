@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.study.resampling import median
-from thalweg.study.tuning import best_of, good_region
+from thalweg.study.statistics.resampling import median
+from thalweg.study.statistics.tuning import best_of, good_region
 
 inf = math.inf
 CASES = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "intervals.py"))["CASES"]

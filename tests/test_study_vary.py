@@ -6,11 +6,11 @@ import torch
 
 import thalweg
 from study_cases import BLOBS, small
-from thalweg.study import plan, vary
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
+from thalweg.study.planning import plan, vary
+from thalweg.study.planning.vary import contestants
 from thalweg.study.study import Study, compare
-from thalweg.study.vary import contestants
 
 
 def test_batch_sizes_make_a_contestant_each_that_is_tuned_by_itself():

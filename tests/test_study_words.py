@@ -4,8 +4,9 @@ import re
 import pytest
 
 from study_cases import found
-from thalweg.study import statistics, words
-from thalweg.study.resampling import Interval
+from thalweg.study.reporting import wording
+from thalweg.study.statistics import findings as statistics
+from thalweg.study.statistics.resampling import Interval
 
 GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]
 NEAR = [0.11, 0.10, 0.13, 0.12, 0.15, 0.14]
@@ -13,7 +14,7 @@ FAILS = {"search": {0.1: [math.inf]}}
 
 
 def answer(contestants, **facts):
-    return words.answer(statistics.find(found(contestants, **facts)))
+    return wording.answer(statistics.find(found(contestants, **facts)))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_an_incomplete_study_says_so():
 
 
 def notes(contestants, **facts):
-    return "\n".join(words.notes(statistics.find(found(contestants, **facts))))
+    return "\n".join(wording.notes(statistics.find(found(contestants, **facts))))
 
 
 def test_notes_say_what_to_know():
@@ -88,15 +89,15 @@ def test_untuned_and_crashed_runs_are_named():
     ],
 )
 def test_numbers_have_three_figures(value, said):
-    assert words.number(value) == said
+    assert wording.number(value) == said
 
 
 def test_an_interval_of_one_seed_is_a_number():
-    assert words.interval(Interval(1.0, 0.5, 2.0, 0.95)) == "1.00 (0.500–2.00)"
-    assert words.interval(Interval(1.0, 1.0, 1.0, 0.0)) == "1.00"
-    assert words.interval(None) == "–"
+    assert wording.interval(Interval(1.0, 0.5, 2.0, 0.95)) == "1.00 (0.500–2.00)"
+    assert wording.interval(Interval(1.0, 1.0, 1.0, 0.0)) == "1.00"
+    assert wording.interval(None) == "–"
 
 
 @pytest.mark.parametrize(("count", "said"), [(16, "16 B"), (2128000, "2.13 MB"), (5e12, "5e+03 GB")])
 def test_memory_has_its_unit(count, said):
-    assert words.bytes_(count) == said
+    assert wording.bytes_(count) == said

@@ -15,10 +15,10 @@ from matplotlib import mathtext
 from helpers import derivatives
 from thalweg import surfaces
 from thalweg.errors import InvalidFormulaError, UnknownSurfaceError
-from thalweg.formulas import Formula, read
-from thalweg.printing import to_python
-from thalweg.surfaces import Noise, Surface
-from thalweg.symbols import Expr
+from thalweg.program.printing import to_python
+from thalweg.program.symbols import Expr
+from thalweg.surfaces.formulas import Formula, read
+from thalweg.surfaces.functions import Noise, Surface
 
 pi, e = torch.pi, torch.e
 # Each once more, as its source has it.

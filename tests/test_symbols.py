@@ -7,8 +7,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
 
-from thalweg.printing import to_python
-from thalweg.symbols import OPERATIONS, Expr, _known, apply, symbol, walk
+from thalweg.program.printing import to_python
+from thalweg.program.symbols import OPERATIONS, Expr, _known, apply, symbol, walk
 
 x, y = symbol("x"), symbol("y")
 numbers = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0])

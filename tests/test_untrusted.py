@@ -19,9 +19,10 @@ import torch
 import thalweg
 import thalweg.numpy
 from helpers import output, python
-from thalweg import convert, recognise, statefile
-from thalweg.cli import main
+from thalweg import convert, statefile
+from thalweg.cli.main import main
 from thalweg.convert.files import write
+from thalweg.explain import recognise
 from thalweg.statefile import State
 from thalweg.untrusted import printable
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from thalweg import notebook as notebook
 from thalweg import schedules
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, no_attribute
+from thalweg.explain import notebook as notebook
 from thalweg.hyperparameters import Hyperparameter, hyper
-from thalweg.program import Program, trace
+from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule, Scalar
 from thalweg.rules import (
     SGD,
@@ -44,21 +44,21 @@ from thalweg.treatments import (
 from thalweg.registry import get, register, rules  # isort: skip
 
 if TYPE_CHECKING:
-    from thalweg import solvers as solvers
     from thalweg import surfaces as surfaces
-    from thalweg.following import Path as Path
-    from thalweg.following import path as path
-    from thalweg.following import paths as paths
-    from thalweg.maps import Theory as Theory
-    from thalweg.maps import basins as basins
-    from thalweg.maps import rate_map as rate_map
     from thalweg.study.contestant import Contestant as Contestant
     from thalweg.study.learners.batches import Loaders as Loaders
     from thalweg.study.measure import Metric as Metric
-    from thalweg.study.plan import Budget as Budget
+    from thalweg.study.planning.plan import Budget as Budget
     from thalweg.study.study import Study as Study
     from thalweg.study.study import compare as compare
     from thalweg.study.task import Task as Task
+    from thalweg.surfaces import solvers as solvers
+    from thalweg.surfaces.maps import Theory as Theory
+    from thalweg.surfaces.maps import basins as basins
+    from thalweg.surfaces.maps import rate_map as rate_map
+    from thalweg.surfaces.paths import Path as Path
+    from thalweg.surfaces.paths import path as path
+    from thalweg.surfaces.paths import paths as paths
 
 __version__ = "0.1.0"
 
@@ -104,26 +104,26 @@ __all__ = [
 
 # What looks at rules and compares them is loaded when it is asked for: it needs more than the rules do.
 _LAZY = {
-    **dict.fromkeys(("Path", "path", "paths"), "following"),
-    **dict.fromkeys(("Theory", "basins", "rate_map"), "maps"),
+    **dict.fromkeys(("Path", "path", "paths"), "surfaces.paths"),
+    **dict.fromkeys(("Theory", "basins", "rate_map"), "surfaces.maps"),
     **dict.fromkeys(("Study", "compare"), "study.study"),
-    "Budget": "study.plan",
+    "Budget": "study.planning.plan",
     "Contestant": "study.contestant",
     "Loaders": "study.learners.batches",
     "Metric": "study.measure",
     "Task": "study.task",
 }
-_MODULES = ("solvers", "surfaces")
+_MODULES = {"solvers": "surfaces.solvers", "surfaces": "surfaces"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"thalweg.{name}")
+        return import_module(f"thalweg.{_MODULES[name]}")
     if name not in _LAZY:
         raise no_attribute(__name__, name, [*__all__, *_LAZY, *_MODULES])
     try:
         module = import_module(f"thalweg.{_LAZY[name]}")
-        if _LAZY[name] == "following":
+        if _LAZY[name] == "surfaces.paths":
             module.Path.picture = staticmethod(_picture)
         return getattr(module, name)
     except ModuleNotFoundError as error:

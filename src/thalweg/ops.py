@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from thalweg.symbols import OPERATIONS, Value, plainly
+from thalweg.program.symbols import OPERATIONS, Value, plainly
 
 __all__ = [
     "abs",

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TextIO
 
-from thalweg.printing import to_ascii
+from thalweg.program.printing import to_ascii
 
 __all__ = ["Stopped", "complain", "ended", "prepare"]
 

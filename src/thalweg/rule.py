@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeAlias, dataclass_transform
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import Hyperparameter, describe
-from thalweg.symbols import Value, plainly
+from thalweg.program.symbols import Value, plainly
 
 # A hyperparameter's value: a number or a schedule; inside `update` a number or, while the rule is
 # traced, a symbol. A rule that can do without one declares it `Scalar | None`.

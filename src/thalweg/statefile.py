@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.kernels.source import DTYPES
 from thalweg.registry import find, find_treatment, name_of
 from thalweg.rule import Rule, check, is_flag
-from thalweg.sources import DTYPES
 from thalweg.treatments import Chain, Treatment, chain
 from thalweg.untrusted import blamed, bound, npz, opened
 

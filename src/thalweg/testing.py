@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from thalweg.errors import no_rule
 from thalweg.numpy import Optimizer
-from thalweg.program import trace
+from thalweg.program.symbols import symbol
+from thalweg.program.tracing import trace
 from thalweg.rule import Rule
 from thalweg.statefile import apart
-from thalweg.symbols import symbol
 
 __all__ = ["check_rule"]
 

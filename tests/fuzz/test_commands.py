@@ -14,7 +14,8 @@ import pytest
 import thalweg
 import thalweg.numpy
 from formula_cases import formula, spoiled
-from thalweg import cli, gallery, surfaces
+from thalweg import gallery, surfaces
+from thalweg.cli import main as cli
 from thalweg.study.errors import StudyError
 
 PLAIN = """
@@ -120,7 +121,8 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, where nothing is trained, served, shown or drawn for long."""
     import uvicorn
 
-    from thalweg.study import engine, terminal
+    from thalweg.study.reporting import terminal
+    from thalweg.study.running import engine
 
     folder = tmp_path / "work"
     folder.mkdir()

@@ -5,11 +5,11 @@ import random
 import numpy as np
 
 from formula_cases import formula, nested, spoiled
-from thalweg import calculus
 from thalweg.errors import InvalidFormulaError
-from thalweg.formulas import LIMITS, Formula, operations
-from thalweg.printing import to_ascii
-from thalweg.symbols import walk
+from thalweg.program.printing import to_ascii
+from thalweg.program.symbols import walk
+from thalweg.surfaces import calculus
+from thalweg.surfaces.formulas import LIMITS, Formula, operations
 
 
 def texts(generator: random.Random, rounds: int):

@@ -17,7 +17,8 @@ import torch
 import thalweg
 import thalweg.numpy
 from convert_cases import KERAS_WARNS
-from thalweg import convert, recognise
+from thalweg import convert
+from thalweg.explain import recognise
 
 pytestmark = KERAS_WARNS
 

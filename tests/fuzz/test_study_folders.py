@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from study_cases import BLOBS
-from thalweg.study import export, report, terminal, words
 from thalweg.study.errors import StudyError
-from thalweg.study.records import checksum, identify
+from thalweg.study.reporting import export, report, terminal, wording
+from thalweg.study.running.records import checksum, identify
 from thalweg.study.study import Study, compare
 
 # In place of any value of a file.
@@ -140,7 +140,7 @@ def looked_at(folder, whole_report):
     study = Study.open(folder)
     findings = study.findings()
     screen = Console(file=io.StringIO(), width=80)
-    screen.print(terminal.state(study), words.answer(findings), *words.notes(findings))
+    screen.print(terminal.state(study), wording.answer(findings), *wording.notes(findings))
     said = [screen.file.getvalue(), str(study.advice()), report.markdown(findings), *study.altered]
     for evaluations in (False, True):
         export.write(study, folder / "out.csv", evaluations)

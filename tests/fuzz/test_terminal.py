@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optimizer.update({"w": np.ones(3)}, {"w": np.ones(3)})
     optimizer.save(where / "state.npz")
     np.savez(where / "recording.npz", params=np.linspace(1, 0, 12).reshape(6, 2), grads=np.ones((5, 2)))
-    run = [sys.executable, "-m", "thalweg.cli", *SMALL.split(), "--jobs", "1", "--out", "study"]
+    run = [sys.executable, "-m", "thalweg", *SMALL.split(), "--jobs", "1", "--out", "study"]
     subprocess.run(run, cwd=where, check=True, capture_output=True)
     return where
 
@@ -88,7 +88,7 @@ def test_every_command_ends_well_in_every_terminal(rounds, generator, folder):
         # Where something is wrong with what is asked for, nothing is printed but on standard error.
         expected = 2 if COMMANDS[words] == 2 else FULL.get(shell, COMMANDS[words])
         # A shell's status is that of the last command in a pipe: the first's is passed on beside it.
-        command = shlex.join([sys.executable, "-m", "thalweg.cli", *words.split()])
+        command = shlex.join([sys.executable, "-m", "thalweg", *words.split()])
         gone = "sleep 0.1; " if shell == "| true" else ""  # before anything is printed
         started = subprocess.Popen(
             ["sh", "-c", f"{{ {gone}{command}; echo $? > status; }} {shell}"],
@@ -101,7 +101,7 @@ def test_every_command_ends_well_in_every_terminal(rounds, generator, folder):
         if words.startswith("play") and expected == 143:
             time.sleep(4)
             for pid in of_session(started.pid) - {started.pid}:
-                if b"thalweg.cli" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"thalweg" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGTERM)
         out, err = started.communicate(timeout=120)
         wait(lambda pid: not of_session(pid), started.pid)
@@ -184,7 +184,7 @@ def on_its_way(folder: Path, jobs: str) -> "subprocess.Popen[str]":
 
 def begun(*words: str, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "thalweg.cli", *words],
+        [sys.executable, "-m", "thalweg", *words],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,9 +1,9 @@
 """TOML files for `compare` with anything in them: they make a plan, or are refused in one line."""
 
 from study_cases import BLOBS
-from thalweg.study.configuration import from_toml
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import make
+from thalweg.study.planning.configuration import from_toml
+from thalweg.study.planning.plan import make
 
 WHOLE = """
 dialect = "torch"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.convert.parts import NOTHING, Part, Refused, Run, Target
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.registry import get
 from thalweg.rule import Rule, is_flag
 from thalweg.rules import Momentum, Nesterov

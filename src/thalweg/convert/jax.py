@@ -36,10 +36,21 @@ from thalweg.convert.parts import (
 from thalweg.dialects import SPELLINGS
 from thalweg.jax import State, optimizer
 from thalweg.jax.names import FIELDS, STATES, arguments_of, slots_of
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.registry import find, standard_name
 from thalweg.rule import Rule
-from thalweg.rules import AdaBelief, Adadelta, Adam, AdaMax, Adan, Lion, Momentum, Nadam, Nesterov, RMSprop
+from thalweg.rules import (
+    AdaBelief,
+    Adadelta,
+    Adam,
+    AdaMax,
+    Adan,
+    Lion,
+    Momentum,
+    Nadam,
+    Nesterov,
+    RMSprop,
+)
 from thalweg.statefile import Arrays, apart
 from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
 

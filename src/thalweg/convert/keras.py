@@ -35,7 +35,7 @@ from thalweg.convert.parts import (
 )
 from thalweg.dialects import DIALECTS, SPELLINGS
 from thalweg.keras.scheduled import Scheduled
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.registry import standard_name
 from thalweg.rules import AMSGrad, Nadam, Nesterov, RMSprop
 from thalweg.schedules import TimeDecay

@@ -5,7 +5,7 @@ from typing import Any
 from thalweg.convert.names import shapes_of as parameters  # noqa: F401
 from thalweg.convert.parts import Converted, Part, Run, Source, Target, merged, scalar_slots
 from thalweg.numpy import Optimizer
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.rule import Rule
 from thalweg.statefile import State
 

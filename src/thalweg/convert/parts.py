@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.registry import find, get
 from thalweg.rule import Rule, Scalar, is_flag
 from thalweg.rules import SGD, Adam, AdamW, Adan, Lion, Momentum, Nesterov, RMSprop

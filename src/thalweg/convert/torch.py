@@ -30,7 +30,7 @@ from thalweg.convert.parts import (
     scalar_slots,
 )
 from thalweg.dialects import DIALECTS
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.registry import find, standard_name
 from thalweg.rule import Rule
 from thalweg.rules import SGD, AMSGrad, Nadam, Nesterov, RAdam, RMSprop
@@ -39,14 +39,7 @@ from thalweg.schedules import TimeDecay
 from thalweg.statefile import apart
 from thalweg.torch.base import BaseOptimizer
 from thalweg.torch.groups import SCHEDULER_KEYS
-from thalweg.treatments import (
-    L2,
-    ClipByGlobalNorm,
-    ClipByNorm,
-    ClipByValue,
-    Maximize,
-    SkipNonFinite,
-)
+from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
 
 Settings = dict[str, Any]
 

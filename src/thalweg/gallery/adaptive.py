@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from thalweg import dialects, registry, surfaces
-from thalweg.following import path
 from thalweg.gallery.registry import Sheet, picture
 from thalweg.hyperparameters import hyper
 from thalweg.ops import sqrt
 from thalweg.plot import style
-from thalweg.race import compete, tune
 from thalweg.rule import Rule, Scalar
 from thalweg.rules import SGD, Adagrad, Adam, RMSprop
+from thalweg.surfaces.paths import path
+from thalweg.surfaces.race import compete, tune
 
 
 class UncorrectedAdam(Rule):

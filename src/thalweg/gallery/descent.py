@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from thalweg import surfaces
-from thalweg.following import path
 from thalweg.gallery.registry import Sheet, picture
-from thalweg.maps import Theory, rate_map
 from thalweg.plot import rate_map as draw_rate_map
 from thalweg.plot import style
 from thalweg.rules import SGD, Momentum, Nesterov
-from thalweg.surfaces import Surface
+from thalweg.surfaces.functions import Surface
+from thalweg.surfaces.maps import Theory, rate_map
+from thalweg.surfaces.paths import path
 
 
 @picture("learning-rate", "Gradient descent with a learning rate too small, right and too large")
@@ -165,8 +165,8 @@ def _newton(sheet: Sheet, ax: Axes, surface: Surface, i: int) -> float:
 @picture("basins", "Which start ends in which minimum")
 def basins(sheet: Sheet) -> str:
     """Himmelblau's four minima under gradient descent and under momentum."""
-    from thalweg.maps import basins as basins_of
     from thalweg.plot import basins as draw
+    from thalweg.surfaces.maps import basins as basins_of
 
     count, steps = max(20, int(160 * sheet.detail)), 500
     rules = [SGD(lr=0.005), Momentum(lr=0.005)]

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from thalweg import surfaces
-from thalweg.following import path, paths
 from thalweg.gallery.registry import Sheet, picture
 from thalweg.plot import style
 from thalweg.rules import SGD
@@ -21,7 +20,8 @@ from thalweg.schedules import (
     WarmUp,
     WarmUpStableDecay,
 )
-from thalweg.surfaces import Noise
+from thalweg.surfaces.functions import Noise
+from thalweg.surfaces.paths import path, paths
 
 # How many descents a mean is over.
 _SEEDS = 200

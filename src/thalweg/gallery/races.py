@@ -1,9 +1,9 @@
 """Races of the classical rules, each with its own tuned learning rate."""
 
 from thalweg.gallery.registry import Sheet, picture
-from thalweg.race import compete
 from thalweg.rule import Rule
 from thalweg.rules import SGD, Adadelta, Adagrad, Adam, Momentum, Nesterov, RMSprop
+from thalweg.surfaces.race import compete
 
 CLASSICAL = [SGD(), Momentum(), Nesterov(), Adagrad(), RMSprop(), Adadelta(), Adam()]
 

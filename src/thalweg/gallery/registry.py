@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from thalweg import palette, plot
 from thalweg.errors import nearest
-from thalweg.following import Path
 from thalweg.plot import style
 from thalweg.plot.style import Look, Theme
-from thalweg.race import Race, described
+from thalweg.surfaces.paths import Path
+from thalweg.surfaces.race import Race, described
 
 
 @dataclass

@@ -11,7 +11,7 @@ from thalweg import ops, registry
 from thalweg.errors import UnknownHyperparameterError, no_rule
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from thalweg.jax.names import COMPLEX, FIELDS, arguments_of, slots_of
-from thalweg.program import Program, trace
+from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
 from thalweg.statefile import apart
 

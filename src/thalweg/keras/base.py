@@ -17,15 +17,9 @@ from keras import ops
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.keras.loading import check_state
 from thalweg.keras.scheduled import NAMESPACE, is_traced, learning_rate, value_at
-from thalweg.program import Program, trace
+from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
-from thalweg.treatments import (
-    ClipByGlobalNorm,
-    ClipByNorm,
-    ClipByValue,
-    Treatment,
-    chain,
-)
+from thalweg.treatments import ClipByGlobalNorm, ClipByNorm, ClipByValue, Treatment, chain
 
 # Keras's keywords that every optimizer takes besides the learning rate, in Keras's order.
 OPTIONS: dict[str, Any] = {

@@ -19,7 +19,7 @@ from thalweg.keras.base import DECAYS, ArrayOptimizer
 from thalweg.keras.scheduled import Scheduled
 from thalweg.kernels.table import Table
 from thalweg.kernels.tensors import TENSORS, has_kernel
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.rule import Rule
 
 _tensor = attrgetter("_value")

@@ -12,8 +12,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 import thalweg.ops
 from thalweg.keras.config import value_from_config, value_to_config
+from thalweg.program.symbols import Expr, symbol, walk
 from thalweg.schedules import Schedule
-from thalweg.symbols import Expr, symbol, walk
 
 # The operations that rules name; arithmetic is the tensors' own. Some of Keras's functions compute in
 # float32 whatever they are given, but not on TensorFlow, whose tensors are no arrays of the standard.

@@ -28,10 +28,10 @@ from types import ModuleType
 from typing import Any
 
 from thalweg.kernels.linking import Kernel, link_object
-from thalweg.program import Program
-from thalweg.sources import cpu_source, norm_source
+from thalweg.kernels.source import cpu_source, norm_source
+from thalweg.program.sweeps import Norm
+from thalweg.program.tracing import Program
 from thalweg.statefile import replaced
-from thalweg.sweep import Norm
 
 # Bytes; far above what any kernel takes.
 _LARGEST = 1 << 24

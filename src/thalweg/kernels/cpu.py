@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from thalweg.kernels.cache import norm_kernel, step_kernel
 from thalweg.kernels.threads import epoch, prepared, worthwhile_from
-from thalweg.program import Program
-from thalweg.sweep import Norm
+from thalweg.program.sweeps import Norm
+from thalweg.program.tracing import Program
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from thalweg.kernels.cpu import Batch
-from thalweg.program import Program
-from thalweg.sources import DTYPES
-from thalweg.sweep import Norm
+from thalweg.kernels.source import DTYPES
+from thalweg.program.sweeps import Norm
+from thalweg.program.tracing import Program
 
 Columns = Sequence[Sequence[Any]]
 

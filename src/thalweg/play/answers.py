@@ -13,17 +13,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.following import Path
-from thalweg.formulas import Formula
 from thalweg.play import facts
 from thalweg.play.question import Question, drawable
-from thalweg.printing import plain_name, to_unicode
-from thalweg.program import Program, trace
-from thalweg.race import tune
+from thalweg.program.printing import plain_name, to_unicode
+from thalweg.program.symbols import apply, symbol
+from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
-from thalweg.solvers import Solver
-from thalweg.surfaces import Surface
-from thalweg.symbols import apply, symbol
+from thalweg.surfaces.formulas import Formula
+from thalweg.surfaces.functions import Surface
+from thalweg.surfaces.paths import Path
+from thalweg.surfaces.race import tune
+from thalweg.surfaces.solvers import Solver
 
 __all__ = ["animation", "code", "grid", "paths", "table", "tuned"]
 
@@ -149,7 +149,7 @@ def code(question: Question) -> str:
     rules = any(isinstance(e.method, Rule) for e in question.entrants)
     noisy = bool(question.noise) and rules
     lines = ["import thalweg"] if rules else []
-    lines += ["from thalweg import plot, surfaces", "from thalweg.following import path"]
+    lines += ["from thalweg import plot, surfaces", "from thalweg.surfaces.paths import path"]
     lines += ["from thalweg.surfaces import Noise"] if noisy else []
     lines += ["", f"surface = {made}", f"start, steps = {question.start!r}, {question.steps}"]
     if noisy:

@@ -6,17 +6,18 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from thalweg import palette, registry, solvers, surfaces
+from thalweg import palette, registry, surfaces
 from thalweg.dialects import DIALECTS, SPELLINGS
-from thalweg.explain import dialects_of, differences
-from thalweg.guide import GUIDES, SWITCHES
+from thalweg.explain.guide import GUIDES, SWITCHES
+from thalweg.explain.page import dialects_of, differences
 from thalweg.hyperparameters import describe
 from thalweg.play.question import LIMITS, drawable
-from thalweg.printing import plain_symbol
-from thalweg.program import trace
+from thalweg.program.printing import plain_symbol
+from thalweg.program.tracing import trace
 from thalweg.registry import ALIASES
 from thalweg.rule import Rule, is_flag
-from thalweg.surfaces import Surface
+from thalweg.surfaces import solvers
+from thalweg.surfaces.functions import Surface
 
 __all__ = ["catalogue", "of_rule", "of_surface"]
 

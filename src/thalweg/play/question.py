@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from thalweg import calculus, registry, solvers, surfaces
+from thalweg import registry, surfaces
 from thalweg.errors import nearest
-from thalweg.following import Path, path
-from thalweg.formulas import Formula
-from thalweg.program import trace
+from thalweg.program.symbols import walk
+from thalweg.program.tracing import trace
 from thalweg.rule import Rule
-from thalweg.solvers import Solver
-from thalweg.surfaces import Noise, Surface
-from thalweg.symbols import walk
+from thalweg.surfaces import calculus, solvers
+from thalweg.surfaces.formulas import Formula
+from thalweg.surfaces.functions import Noise, Surface
+from thalweg.surfaces.paths import Path, path
+from thalweg.surfaces.solvers import Solver
 
 __all__ = ["LIMITS", "BadRequestError", "Entrant", "Question", "drawable", "read", "surface_of"]
 

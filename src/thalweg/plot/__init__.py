@@ -1,7 +1,7 @@
 """Pictures of surfaces, paths and maps: matplotlib axes and figures, plotly figures, animations.
 
     from thalweg import plot
-    race = thalweg.race.compete("beale", ["sgd", "momentum", "adam"])
+    race = thalweg.surfaces.race.compete("beale", ["sgd", "momentum", "adam"])
     plot.race(race.paths)  # the map with the loss beside it
     plot.save(plot.race(race.paths, theme="dark"), "race.pdf")
     plot.animate(race.paths, "race.gif")

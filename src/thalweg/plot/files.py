@@ -12,7 +12,7 @@ from thalweg.plot.paths import Paths
 from thalweg.plot.paths import race as draw
 from thalweg.plot.style import Theme
 from thalweg.plot.three_d import race_3d
-from thalweg.race import Race
+from thalweg.surfaces.race import Race
 
 # By their endings.
 FORMATS = (".png", ".svg", ".pdf", ".html", ".gif", ".mp4")
@@ -22,7 +22,7 @@ def write(race: Race, file: str | File, *, view: View = "map", theme: str | Them
     """Write a race; the file's ending tells its kind.
 
     Args:
-        race: as `thalweg.race.compete` makes it.
+        race: as `thalweg.surfaces.race.compete` makes it.
         file: ends in one of `FORMATS`; an .html opens offline and has the caption below.
         view: "map" or "3d".
         theme: "light" or "dark".

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.following import Path
 from thalweg.palette import STROKES
 from thalweg.plot import style
 from thalweg.plot.paths import Paths, height, in_sight, levels, named
 from thalweg.plot.style import Theme
 from thalweg.plot.three_d import lowered, scale, track, upward
+from thalweg.surfaces.paths import Path
 
 # Plotly's names for the palette's dashes.
 _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from thalweg.maps import Basins, RateMap
 from thalweg.plot import style
 from thalweg.plot.paths import surface
 from thalweg.plot.style import Theme
+from thalweg.surfaces.maps import Basins, RateMap
 
 
 def basins(found: Basins, *, ax: Axes | None = None, theme: str | Theme = "light") -> Axes:

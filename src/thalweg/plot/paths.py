@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from thalweg.following import Path, named_surface
 from thalweg.plot import style
 from thalweg.plot.style import Look, Theme
-from thalweg.race import labelled
-from thalweg.surfaces import Surface
+from thalweg.surfaces.functions import Surface
+from thalweg.surfaces.paths import Path, named_surface
+from thalweg.surfaces.race import labelled
 
 Array: TypeAlias = NDArray[np.float64]
 Paths: TypeAlias = Mapping[str, Path] | Sequence[Path] | Path

@@ -13,9 +13,9 @@ from matplotlib.patheffects import Normal, Stroke
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from thalweg import palette
-from thalweg.following import Path
 from thalweg.registry import rules
 from thalweg.rule import Rule
+from thalweg.surfaces.paths import Path
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from thalweg.following import named_surface
 from thalweg.plot import style
 from thalweg.plot.paths import Array, Paths, in_sight, levels, loss, named
 from thalweg.plot.style import Look, Theme
-from thalweg.surfaces import Surface
+from thalweg.surfaces.functions import Surface
+from thalweg.surfaces.paths import named_surface
 
 # Seen from above the valley, not from behind a wall.
 _VIEW = {"elev": 48.0, "azim": -62.0}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from thalweg.statefile import replaced
 from thalweg.study.contestant import Range
-from thalweg.study.engine import Engine
 from thalweg.study.errors import StudyError
-from thalweg.study.plan import Known, Plan, Trial
-from thalweg.study.records import Run
+from thalweg.study.planning.plan import Known, Plan, Trial
+from thalweg.study.running.engine import Engine
+from thalweg.study.running.records import Run
+from thalweg.study.running.store import Store
 from thalweg.study.shapes import (
     COUNT,
     FLAG,
@@ -29,7 +30,6 @@ from thalweg.study.shapes import (
     one_of,
     wrong,
 )
-from thalweg.study.store import Store
 
 if TYPE_CHECKING:
     import polars

@@ -18,7 +18,7 @@ from thalweg.registry import module_named
 from thalweg.rule import Rule
 from thalweg.schedules import Cosine, Polynomial, Schedule, WarmUp, WarmUpStableDecay
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import Fingerprint, examine, fingerprint
+from thalweg.study.running.fingerprint import Fingerprint, examine, fingerprint
 from thalweg.treatments import Chain
 
 # What `Contestant` takes: "adam", "adam+cosine", "sgd@torch", "my_file.py:Mine", a rule, a class or function.

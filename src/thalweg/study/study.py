@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thalweg.study import plan as plans
 from thalweg.study.comparison import Comparison, Progress
-from thalweg.study.engine import Engine
+from thalweg.study.planning import plan as plans
+from thalweg.study.running.engine import Engine
 from thalweg.study.task import Task
 
 if TYPE_CHECKING:
-    from thalweg.study.advice import Advice
-    from thalweg.study.report import Written
-    from thalweg.study.statistics import Findings
+    from thalweg.study.reporting.advice import Advice
+    from thalweg.study.reporting.report import Written
+    from thalweg.study.statistics.findings import Findings
 
 
 class Study(Comparison):
@@ -24,7 +24,7 @@ class Study(Comparison):
 
     def findings(self) -> Findings:
         """What the trials show so far."""
-        from thalweg.study.statistics import find
+        from thalweg.study.statistics.findings import find
 
         return find(self)
 
@@ -37,12 +37,12 @@ class Study(Comparison):
         Raises:
             StudyError: there is no such contestant.
         """
-        from thalweg.study.advice import advise
+        from thalweg.study.reporting.advice import advise
 
         return advise(self.findings(), default)
 
     def _repr_html_(self) -> str:
-        from thalweg.study.report import brief
+        from thalweg.study.reporting.report import brief
 
         return brief(self.findings())
 
@@ -55,7 +55,7 @@ class Study(Comparison):
         Raises:
             StudyError: they cannot be written.
         """
-        from thalweg.study.report import write
+        from thalweg.study.reporting.report import write
 
         return write(Path(folder) if folder else self.store.folder, self.findings())
 
@@ -69,7 +69,7 @@ class Study(Comparison):
         Raises:
             StudyError: another ending, or it cannot be written.
         """
-        from thalweg.study.export import write
+        from thalweg.study.reporting.export import write
 
         write(self, path, evaluations)
 

@@ -19,12 +19,12 @@ import numpy as np
 
 from thalweg.errors import nearest
 from thalweg.study import data as sources_of
-from thalweg.study import opened
 from thalweg.study.data import SPLIT, Data, Part
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import Fingerprint, examine
-from thalweg.study.libraries import is_library
 from thalweg.study.measure import LOSS, Measure, Metric
+from thalweg.study.running import opened
+from thalweg.study.running.fingerprint import Fingerprint, examine
+from thalweg.study.running.libraries import is_library
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting

@@ -16,21 +16,12 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from thalweg.kernels.tensors import is_dense
 from thalweg.kernels.threads import lock
-from thalweg.program import Program, trace
+from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
 from thalweg.torch import differentiable
 from thalweg.torch.groups import check_keys, check_tensors
 from thalweg.torch.loading import load, number_dtype, save
-from thalweg.torch.plan import (
-    NUMBERS,
-    Member,
-    Members,
-    Numbers,
-    Plan,
-    check_step,
-    described,
-    one_number,
-)
+from thalweg.torch.plan import NUMBERS, Member, Members, Numbers, Plan, check_step, described, one_number
 
 # Without torch's wrapper, whose first call imports torch's compiler: most of a second, for nothing.
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.rule import Rule
 from thalweg.torch.plan import Member, _real, _wide, check_kinds, check_memory
 

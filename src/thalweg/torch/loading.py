@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thalweg.hyperparameters import HYPERPARAMETERS
 from thalweg.kernels.tensors import has_memory, is_dense
-from thalweg.program import trace
+from thalweg.program.tracing import trace
 from thalweg.registry import find, rules
 from thalweg.torch.groups import EXECUTION, NOT_SETTINGS, check_keys
 from thalweg.torch.plan import NUMBERS, described, one_number

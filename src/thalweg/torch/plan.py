@@ -17,9 +17,9 @@ from torch import Tensor
 from thalweg import ops
 from thalweg.kernels.table import Table
 from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory, is_dense
-from thalweg.program import Part, Program
+from thalweg.program.sweeps import Norm
+from thalweg.program.tracing import Part, Program
 from thalweg.rule import Rule
-from thalweg.sweep import Norm
 
 State = dict[str, Any]
 Columns = Sequence[Sequence[Tensor]]

@@ -16,14 +16,7 @@ from thalweg.study.data import Data
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Streams, batches, seeds
 from thalweg.study.learners.batches import Batch, Loaders, Source
-from thalweg.study.learners.measures import (
-    Figure,
-    Function,
-    cross_entropy,
-    cut_cross_entropy,
-    means,
-    wholes,
-)
+from thalweg.study.learners.measures import Figure, Function, cross_entropy, cut_cross_entropy, means, wholes
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting

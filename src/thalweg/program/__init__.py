@@ -1,0 +1,1 @@
+"""A rule traced once: symbols, sweeps over entries, formulas."""

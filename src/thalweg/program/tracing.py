@@ -1,0 +1,501 @@
+"""An update rule, traced: what is computed once a step, once a tensor, and once an entry.
+
+Tracing calls a rule's `update` once, with symbols. A norm ends a sweep over the entries, since what
+follows depends on all of them: first come the norms, in the order in which they need one another, and
+then the step. A slot whose next value depends on scalars alone (Nadam's product of momenta) is one
+number, not an array.
+"""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import FrameType
+from typing import Any, Literal, TypeAlias
+
+from thalweg.errors import no_rule
+from thalweg.hyperparameters import Hyperparameter
+from thalweg.kernels.source import SOURCE_NAMES, cpu_source
+from thalweg.program.printing import Line, latex, to_python, unicode
+from thalweg.program.sweeps import Norm, Step, Sweep, free_names, function_on_arrays
+from thalweg.program.symbols import NORMS, OPERATIONS, Expr, Rewriter, apply, intern, is_number, symbol, walk
+from thalweg.rule import Rule
+
+Stage = Literal["scalar", "tensor", "element"]
+STAGES: tuple[Stage, ...] = ("scalar", "tensor", "element")
+
+# Computes the norm, over some tensors, of what a `Norm` says: keeps each tensor's where it is read later
+# and returns the sum of all squares. Called with the norm and the norms of the model known by now.
+Part: TypeAlias = Callable[[Norm, Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Program(Step):
+    """What one step of a rule computes: the norms that it asks for, then the step itself.
+
+    Attributes:
+        norms: what is measured before the step, in this order.
+        guard: which norm of the model, that of its gradient, must be finite for a step to be taken.
+        formulas: the rule as written, for print: lines in the order of the paper.
+        formulas_step: the step, over `formulas`.
+    """
+
+    norms: tuple[Norm, ...]
+    guard: str | None
+    formulas: tuple[Line, ...]
+    formulas_step: Any
+
+    @cached_property
+    def needs_p(self) -> bool:
+        """Whether the step depends on the parameters."""
+        return any("p" in sweep.reads for sweep in (*self.norms, self))
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Hyperparameter]:
+        """The hyperparameters that scalar lines read."""
+        return self.rule.hyperparameters
+
+    def measure(self, parts: Sequence[Part], sqrt: Callable[[Any], Any] = math.sqrt) -> dict[str, Any]:
+        """The norms of the model that the step asks for, by name, of tensors in one or more parts.
+
+        Args:
+            parts: what computes, and where they are of tensors keeps, the norms of some of the tensors.
+            sqrt: the square root of a sum of squares.
+        """
+        whole: dict[str, Any] = {}
+        for norm in self.norms:
+            squares = sum(part(norm, whole) for part in parts)
+            if norm.of_model:
+                whole[norm.of_model] = sqrt(squares)
+        return whole
+
+    def array_norms(
+        self, namespace: Mapping[str, Callable[..., Any]]
+    ) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
+        """The norms over whole arrays, for a library that compiles or differentiates on its own.
+
+        Args:
+            namespace: as for `array_function`, and `sum_of_squares` of an array's entries.
+
+        Returns:
+            a function of the model's tensors, each as what `array_function` returns is called with. It puts
+            each tensor's norms among these, and returns those of the model.
+        """
+        functions = {norm: norm.array_function(namespace) for norm in self.norms}
+        sqrt, sum_of_squares = namespace["sqrt"], namespace["sum_of_squares"]
+
+        def norms(tensors: Sequence[dict[str, Any]]) -> dict[str, Any]:
+            def part(norm: Norm, whole: Mapping[str, Any]) -> Any:
+                squares = [sum_of_squares(*functions[norm](**{**given, **whole})) for given in tensors]
+                if norm.of_tensor:
+                    for given, square in zip(tensors, squares, strict=True):
+                        given[norm.of_tensor] = sqrt(square)
+                return sum(squares)
+
+            return self.measure([part], sqrt)
+
+        return norms
+
+    def formula_function(self, namespace: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """What each formula comes to over whole arrays: called as what `array_function` returns.
+
+        Args:
+            namespace: as for `array_function`, and `norm` and `global_norm` of an array.
+        """
+        values = [symbol(line.name) for line in self.formulas]
+        return function_on_arrays("formulas", self.formulas, values, namespace)
+
+    def scalars_at(
+        self, t: int, rule: Rule, state: Mapping[str, float], norms: Mapping[str, float] | None = None
+    ) -> tuple[tuple[float, ...], dict[str, float]]:
+        """What the kernel is told at step `t` (from 1), and the scalar slots' next values.
+
+        Args:
+            t: number of the step, from 1.
+            rule: one of this program's form; its hyperparameters are used.
+            state: the scalar slots' values.
+            norms: the norms of the model, as `measure` returns them.
+        """
+        kernel, new = self.scalar_function(t=t, **state, **rule.values_at(t), **(norms or {}))
+        return kernel, dict(zip(self.scalar_slots, new, strict=True))
+
+    def bytes_per_entry(self, itemsize: int = 4) -> int:
+        """Bytes that one step must move for each entry: p and slots read and written, g read, and what
+        norms are taken of.
+        """
+        measured = sum(name in norm.reads for norm in self.norms for name in ("g", "p"))
+        return itemsize * (3 + 2 * len(self.slots) + measured)
+
+    def latex(self) -> str:
+        """The rule as an `aligned` block of LaTeX."""
+        return latex(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), self.symbols)
+
+    def unicode(self) -> str:
+        """The rule as lines of text for a terminal."""
+        return unicode(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), self.symbols)
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """The LaTeX symbol of each hyperparameter; two that share one are told apart by their names."""
+        uses = Counter(h.symbol for h in self.hyperparameters.values())
+        words = {name: name.replace("_", r"\_") for name in self.hyperparameters}
+        return {
+            name: rf"{h.symbol}_{{\mathrm{{{words[name]}}}}}" if uses[h.symbol] > 1 else h.symbol
+            for name, h in self.hyperparameters.items()
+        }
+
+    def source(self, dtype: str = "float32") -> str:
+        """Source of the CPU kernel for parameters, gradients and state of one dtype."""
+        return cpu_source(self, (dtype,) * (2 + len(self.slots)))
+
+    def __str__(self) -> str:
+        def show(title: str, lines: Iterable[str]) -> str:
+            return "\n".join([f"{title}:", *(f"    {line}" for line in lines)])
+
+        def lines_of(sweep: Sweep) -> list[str]:
+            return [
+                show(f"{stage} lines", [f"{ln.name} = {to_python(ln.value)}" for ln in lines])
+                for stage, lines in zip(STAGES, (sweep.scalars, sweep.tensors, sweep.elements), strict=True)
+                if lines
+            ]
+
+        parts = [self.rule.name]
+        for norm in self.norms:
+            names = " and ".join(
+                f"{name}, of {what}"
+                for name, what in ((norm.of_tensor, "each tensor"), (norm.of_model, "the model"))
+                if name
+            )
+            parts += [*lines_of(norm), show("norm", [f"{names} = ‖{to_python(norm.value)}‖"])]
+        writes = [f"p -= {to_python(self.step)}"]
+        writes += [f"{n} = {to_python(v)}" for n, v in {**self.slots, **self.scalar_slots}.items()]
+        return "\n".join([*parts, *lines_of(self), show("writes", writes)])
+
+    def _repr_latex_(self) -> str:
+        return f"$${self.latex()}$$"
+
+
+def trace(rule: Rule) -> Program:
+    """The Program of a rule. Rules of one form share one.
+
+    Raises:
+        TypeError: `rule` is not a rule, or its `update` branches on a symbol or returns the wrong number of
+            slots.
+    """
+    if not isinstance(rule, Rule):
+        raise no_rule("trace", rule)
+    program = _programs.get(rule.form)
+    if program is None:
+        program = _programs[rule.form] = _trace(rule)
+    return program
+
+
+_programs: dict[Any, Program] = {}
+
+
+def _trace(rule: Rule) -> Program:
+    inputs = {name: symbol(name) for name in ("t", "g", "p")}
+    slots = {name: symbol(name) for name in rule.slots}
+    symbolic = rule.with_values({name: symbol(name) for name in rule.hyperparameters})
+    norm, global_norm = map(_norm, NORMS)
+    (step, new), names = _with_names(
+        symbolic, lambda: symbolic.compute(**inputs, state=slots, norm=norm, global_norm=global_norm)
+    )
+    # A slot that this form never reads and never changes is not part of it.
+    read = {e.name for e in walk(step, *(v for k, v in new.items() if v is not slots[k])) if e.op == "symbol"}
+    new = {k: v for k, v in new.items() if v is not slots[k] or k in read}
+
+    measured = _Norms({*inputs, *slots, *rule.hyperparameters})
+    roots = [measured(root) for root in (step, *new.values())]
+    guard = measured(global_norm(inputs["g"])).name if rule.guarded else None
+    of_tensors, of_model = ([found[op] for found in measured.found.values() if op in found] for op in NORMS)
+    value_of = dict(zip(new, roots[1:], strict=True))
+    scalar = _scalar_slots(value_of, {"g", "p", *of_tensors})
+    stage = _Stages({"t", *rule.hyperparameters, *scalar, *of_model}, of_tensors)
+    fast = _Rewriter(stage)
+    called = {fast(measured.done[e]): name for e, name in names.items() if e in measured.done}
+    taken = measured.taken | {*NORMS}
+
+    def sweep(roots: list[Any], scalar_roots: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+        """The lines of a sweep, and each root over them."""
+        lines, refs = _schedule([fast(root) for root in roots + scalar_roots], stage, called, taken)
+        scalars, tensors, elements = (tuple(ln for ln, at in lines if at == wanted) for wanted in STAGES)
+        known = {*stage.scalars, *(line.name for line in scalars)}
+        told = [x for x in free_names((*tensors, *elements), refs[: len(roots)]) if x in known]
+        made = {"scalars": scalars, "tensors": tensors, "elements": elements, "kernel_scalars": tuple(told)}
+        return made, refs
+
+    norms: list[Norm] = []
+    for argument, found in measured.found.items():
+        if stage(argument) != "element":
+            raise TypeError(f"{rule.name}: a norm is taken of a gradient, which {argument!r} is not")
+        lines, (value,) = sweep([argument], [])
+        known = tuple(n.of_tensor for n in norms if n.of_tensor)
+        norms.append(
+            Norm(
+                **lines,
+                tensor_norms=known,
+                value=value,
+                of_tensor=found.get(NORMS[0]),
+                of_model=found.get(NORMS[1]),
+            )
+        )
+    arrays = {name: value for name, value in value_of.items() if name not in scalar}
+    numbers = {name: value for name, value in value_of.items() if name in scalar}
+    lines, (step_ref, *refs) = sweep([roots[0], *arrays.values()], [*numbers.values()])
+    writes = dict(zip((*arrays, *numbers), refs, strict=True))
+
+    shown_names = {e: name for e, name in names.items() if e.op not in NORMS}
+    formulas, (formulas_step, *formula_refs) = _schedule([step, *new.values()], None, shown_names, taken)
+    shown = [line for line, _ in formulas]
+    for slot, ref in zip(new, formula_refs, strict=True):
+        if not any(line.name == f"{slot}_new" for line in shown):  # returned without a name, or under another
+            shown.append(Line(f"{slot}_new", ref))
+    return Program(
+        **lines,
+        tensor_norms=tuple(of_tensors),
+        rule=rule,
+        norms=tuple(norms),
+        guard=guard,
+        step=step_ref,
+        slots={name: writes[name] for name in arrays},
+        scalar_slots={name: writes[name] for name in numbers},
+        formulas=tuple(shown),
+        formulas_step=formulas_step,
+    )
+
+
+def _norm(op: str) -> Callable[[Any], Expr]:
+    """What a rule is given to take norms with while it is traced."""
+
+    def norm(g: Any) -> Expr:
+        if not isinstance(g, Expr):
+            raise TypeError(f"a norm is taken of a gradient, not of {g!r}")
+        return intern(op, g.args if g.op == "neg" else (g,))
+
+    return norm
+
+
+class _Norms(Rewriter):
+    """Puts a symbol in place of each norm.
+
+    Attributes:
+        taken: names in use.
+        found: for each expression that a norm is taken of, the symbols' names by the kind of the norm.
+    """
+
+    def __init__(self, taken: set[str]) -> None:
+        super().__init__()
+        self.taken = taken
+        self.found: dict[Expr, dict[str, str]] = {}
+
+    def rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
+        """The symbol that stands for a norm; another operation as it is."""
+        if op not in NORMS:
+            return intern(op, args)
+        names = self.found.setdefault(args[0], {})
+        if op not in names:
+            names[op] = _fresh(op, self.taken, False)
+            self.taken.add(names[op])
+        return symbol(names[op])
+
+
+def _with_names(rule: Rule, call: Callable[[], Any]) -> tuple[Any, dict[Expr, str]]:
+    """What `call` returns, and what the rule's `update` calls its intermediate results.
+
+    So kernels and formulas speak the rule's own language. A profile hook sees the local variables of
+    `update` as it returns; it is set in a thread of its own, where it meets no one else's profiler.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # here: importing thalweg stays quick
+
+    codes = {type(r).update.__code__ for r in (rule, getattr(rule, "rule", rule))}
+    names: dict[Expr, str] = {}
+
+    def hook(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code in codes:
+            for name, value in frame.f_locals.items():
+                if isinstance(value, Expr) and value.op != "symbol":
+                    names.setdefault(value, name)
+
+    def watched() -> Any:
+        sys.setprofile(hook)
+        return call()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(watched).result(), names
+
+
+def _scalar_slots(new: Mapping[str, Any], varying: set[str]) -> frozenset[str]:
+    """The slots whose next value depends on scalars alone: suppose all, drop until it holds.
+
+    Args:
+        new: each slot's next value.
+        varying: what differs between tensors or entries.
+    """
+    scalar = set(new)
+    while True:
+        fixed = {
+            name
+            for name in scalar
+            if not any(
+                e.op == "symbol" and (e.name in varying or (e.name in new and e.name not in scalar))
+                for e in walk(new[name])
+            )
+        }
+        if fixed == scalar:
+            return frozenset(scalar)
+        scalar = fixed
+
+
+class _Stages:
+    """The stage at which an expression is known.
+
+    Args:
+        scalars: the symbols of what is known once a step.
+        tensors: the symbols of what is known once a tensor.
+    """
+
+    def __init__(self, scalars: Iterable[str], tensors: Iterable[str] = ()) -> None:
+        self.scalars, self.tensors = frozenset(scalars), frozenset(tensors)
+        self.known: dict[Expr, Stage] = {}
+
+    def __call__(self, x: Any) -> Stage:
+        if not isinstance(x, Expr):
+            return "scalar"
+        if x not in self.known:
+            for e in walk(x):
+                self.known[e] = self._of(e)
+        return self.known[x]
+
+    def _of(self, e: Expr) -> Stage:
+        if e.op == "symbol":
+            if e.name in self.scalars:
+                return "scalar"
+            return "tensor" if e.name in self.tensors else "element"
+        return max((self(a) for a in e.args), key=STAGES.index)
+
+
+class _Rewriter(Rewriter):
+    """Moves work from elements to scalars: factors gather, division by a scalar multiplies.
+
+    Each rewriting changes a result by a rounding at most.
+    """
+
+    def __init__(self, stage: _Stages) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def _early(self, x: Any) -> bool:
+        return self.stage(x) != "element"
+
+    def rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
+        """The operation, or one that comes to the same."""
+        match op, args:
+            case ("div", (a, b)) if self._early(b) and not self._early(a):
+                return self.rewrite("mul", (a, apply("div", 1.0, b)))
+            case ("div", (a, b)) if not self._early(b):
+                factor, rest = self._split(a)
+                if factor is not None and rest is not None:
+                    return apply("div", apply("mul", rest, factor), b)
+            case ("mul", (a, b)):
+                (fa, ra), (fb, rb) = self._split(a), self._split(b)
+                if ra is None or rb is None:  # one side is a scalar altogether
+                    rest, factor = (rb if ra is None else ra), self._times(fa, fb)
+                    return factor if rest is None else apply("mul", rest, factor)
+            case ("pow", (a, b)) if not (isinstance(b, Expr) or self._early(a)) and b in _WHOLE:
+                return _whole_power(a, int(b))
+            case ("pow", (a, b)) if is_number(b, 0.5):
+                return apply("sqrt", a)
+        return apply(op, *args)
+
+    def _split(self, x: Any) -> tuple[Any, Any]:
+        """`x` as (scalar factor or None, element factor or None)."""
+        if self._early(x):
+            return x, None
+        if x.op == "mul" and self._early(x.args[1]):
+            return x.args[1], x.args[0]
+        return None, x
+
+    @staticmethod
+    def _times(a: Any, b: Any) -> Any:
+        if a is None or b is None:
+            return b if a is None else a
+        return apply("mul", a, b)
+
+
+# Powers that are done by multiplying: at most six times.
+_WHOLE = range(2, 17)
+
+
+def _whole_power(a: Any, n: int) -> Any:
+    if n == 1:
+        return a
+    root = _whole_power(a, n // 2)
+    square = apply("mul", root, root)
+    return apply("mul", square, a) if n % 2 else square
+
+
+def in_lines(roots: Sequence[Any], constants: Iterable[str] = ()) -> tuple[list[Line], list[Any]]:
+    """Expressions as lines in which nothing is computed twice, then each root over these lines.
+
+    Args:
+        roots: expressions, or numbers.
+        constants: the symbols that stand for numbers; what depends on them alone has lines of its own.
+    """
+    stage = _Stages(constants)
+    fast = _Rewriter(stage)
+    taken = {e.name for e in walk(*roots) if e.op == "symbol"}
+    lines, references = _schedule([fast(root) for root in roots], stage, {}, taken)
+    return [line for line, _ in lines], references
+
+
+def _schedule(
+    roots: list[Any], stage: _Stages | None, names: Mapping[Any, str], taken: set[str]
+) -> tuple[list[tuple[Line, Stage]], list[Any]]:
+    """Order expressions into lines.
+
+    A line of its own gets what the rule named and, where there are stages, what is used more than
+    once and every scalar that an element line reads; the rest is written where it is used.
+    """
+    order = list(walk(*roots))
+    uses = Counter(a for e in order for a in e.args if isinstance(a, Expr))
+    crosses = {
+        a
+        for e in order
+        for a in e.args
+        if stage is not None and isinstance(a, Expr) and a.op != "symbol" and stage(a) != stage(e)
+    }
+    crosses |= {r for r in roots if isinstance(r, Expr) and stage is not None and stage(r) == "scalar"}
+    lines: list[tuple[Line, Stage]] = []
+    ref: dict[Expr, Any] = {}
+    used = {*taken, *OPERATIONS, *SOURCE_NAMES}
+    for e in order:
+        if e.op == "symbol":
+            ref[e] = e
+            continue
+        value = intern(e.op, tuple(ref[a] if isinstance(a, Expr) else a for a in e.args))
+        if e in names or e in crosses or (stage is not None and uses[e] > 1):
+            base = names.get(e)
+            name = _fresh(base, used, base is not None and base in taken)
+            used.add(name)
+            lines.append((Line(name, value), stage(e) if stage else "element"))
+            ref[e] = symbol(name)
+        else:
+            ref[e] = value
+    return lines, [ref[r] if isinstance(r, Expr) else r for r in roots]
+
+
+def _fresh(base: str | None, used: set[str], is_new_state: bool) -> str:
+    base = base and base.strip("_")
+    if base:
+        name = f"{base}_new" if is_new_state else base
+        if name not in used:
+            return name
+        base = name
+    counter = 1
+    stem = base or "x"
+    while f"{stem}_{counter}" in used:
+        counter += 1
+    return f"{stem}_{counter}"

@@ -1,0 +1,1 @@
+"""Which trials a study calls for."""

@@ -1,0 +1,14 @@
+"""Surfaces to watch a rule on, rules followed down them, and what the paths show."""
+
+from thalweg.surfaces.functions import (
+    Noise,
+    QuadraticForm,
+    Surface,
+    get,
+    ill_conditioned,
+    names,
+    parse,
+    quadratic,
+)
+
+__all__ = ["Noise", "QuadraticForm", "Surface", "get", "ill_conditioned", "names", "parse", "quadratic"]
