@@ -5,13 +5,16 @@ import io
 import json
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.lib import format as npy
 
+from thalweg import untrusted
 from thalweg.study import data, tasks
 from thalweg.study.data import IdxSet
 from thalweg.study.errors import StudyError
@@ -344,6 +347,46 @@ def test_numbers_become_what_models_take(values, dtype):
     found = data.dense(values, "X")
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, np.asarray(values))
+
+
+def bomb():
+    """An archive of an array of a gigabyte, in a megabyte."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30,)}
+    )
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as entry:
+        entry.write(header.getvalue())
+        for _ in range(1 << 10):
+            entry.write(bytes(1 << 20))
+    return content.getvalue()
+
+
+def pickled():
+    content = io.BytesIO()
+    np.savez(content, a=np.array([{}, []], object))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("content", [bomb, pickled, bytes, lambda: b"PK\x03\x04"])
+def test_prepared_arrays_that_cannot_be_right_are_made_anew(monkeypatch, tmp_path, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("memory was taken for it"))
+    path = data.cache() / "prepared" / "one.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content())
+    assert data.kept("one", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert data.kept("one", lambda: pytest.fail("it was not kept"))["a"].tolist() == [0, 1, 2]
+
+
+def test_a_file_packed_out_of_all_proportion_is_not_unpacked(tmp_path, toy, contents, monkeypatch):
+    monkeypatch.setattr(untrusted, "FREE", 1 << 16)
+    write(tmp_path, {**contents, "t10k-images-idx3-ubyte": bytes(1 << 24)})
+    with pytest.raises(StudyError, match=r"t10k-images.*truncated or damaged: delete it and fetch it again"):
+        toy.load(tmp_path)
 
 
 def test_prepared_arrays_are_kept_by_name(monkeypatch, tmp_path):

@@ -4,6 +4,8 @@ What a file declares is held against its size before memory is taken for it, and
 one is told in one line that names it.
 """
 
+import gzip
+import io
 import math
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -112,6 +114,19 @@ def _counted(file: BinaryIO, size: int) -> int:
     end = file.read()
     record = end.rfind(b"PK\x05\x06")
     return int.from_bytes(end[record + 10 : record + 12], "little")
+
+
+def gunzip(content: bytes) -> bytes:
+    """What a gzip file's content unpacks to.
+
+    Raises:
+        ValueError: it is out of all proportion.
+        EOFError, gzip.BadGzipFile, zlib.error: it is damaged.
+    """
+    with gzip.open(io.BytesIO(content)) as packed:
+        found = packed.read(FREE + RATIO * len(content) + 1)
+    _bound(len(found), len(content))
+    return found
 
 
 def npz(file: BinaryIO) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,6 @@ import os
 import tarfile
 import tempfile
 import urllib.request
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thalweg.study.errors import StudyError
+from thalweg.untrusted import gunzip, npz, opened
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -279,8 +279,8 @@ class Files:
         try:
             content = path.read_bytes()
             if path.name != name:
-                content = gzip.decompress(content)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
+                content = gunzip(content)
+        except (EOFError, ValueError, zlib.error, gzip.BadGzipFile):
             raise StudyError(f"{path} is truncated or damaged: delete it and fetch it again") from None
         except OSError as error:
             raise StudyError(f"{path} cannot be read: {error.strerror}") from None
@@ -334,9 +334,9 @@ def kept(name: str, prepare: Callable[[], Mapping[str, Array]]) -> dict[str, Arr
     """
     path = cache() / "prepared" / f"{name}.npz"
     try:
-        with path.open("rb") as file, np.load(file) as held:
-            return dict(held)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or damaged: made anew
+        with opened(path, "a file of arrays") as file:
+            return npz(file)
+    except (OSError, ValueError):  # not there, or damaged: made anew
         arrays = dict(prepare())
         # Where the cache cannot be written they are made every time.
         with suppress(StudyError, OSError), _fresh(path) as fresh:
