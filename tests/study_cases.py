@@ -13,6 +13,7 @@ from thalweg.study.data import Data, Part
 from thalweg.study.learners.measures import METRICS, cross_entropy
 from thalweg.study.learners.torch import TorchTraining
 from thalweg.study.planning import plan
+from thalweg.study.planning.configuration import from_toml
 from thalweg.study.planning.plan import Plan
 from thalweg.study.running.records import Run
 from thalweg.study.running.store import Store
@@ -162,3 +163,41 @@ def found(contestants, complete=True, total=None, **facts) -> Study:
     study = Study(Store(Path("nowhere")), None, whole | facts, tuple(entries))
     study.runs = runs
     return study
+
+
+# A file for `compare` with an entry of every kind.
+TOML = """
+dialect = "torch"
+seeds = 4
+search_seeds = 2
+batch_size = 16
+every = 5
+halving = true
+proposer = "grid"
+defaults = false
+
+[budget]
+trials = 6
+epochs = 3
+
+[optimizers.sgd]
+
+[optimizers."adam+cosine"]
+dialect = "keras"
+batch_size = 4
+space.lr = { low = 1e-4, high = 0.1 }
+space.beta_1 = { values = [0.8, 0.9] }
+space.beta_2 = {}
+fixed.epsilon = 1e-6
+
+[optimizers.mine]
+optimizer = "nadam"
+schedule = "warmup"
+"""
+
+
+def planned(folder, content: bytes) -> Plan:
+    """The plan that a TOML file in a folder makes."""
+    path = folder / "study.toml"
+    path.write_bytes(content)
+    return plan.make(BLOBS, **from_toml(path))

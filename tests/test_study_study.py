@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import thalweg
-from study_cases import BLOBS, changed
+from study_cases import BLOBS, TOML, changed, planned
 from thalweg.cli import main as cli
 from thalweg.study import comparison as comparisons
 from thalweg.study.contestant import Contestant
@@ -209,42 +209,18 @@ def test_another_version_of_the_task_is_pointed_out(tmp_path):
     ]
 
 
-TOML = """
-dialect = "torch"
-seeds = 4
-halving = true
-
-[budget]
-trials = 6
-steps = 300
-
-[optimizers.sgd]
-
-[optimizers."adam+cosine"]
-dialect = "keras"
-batch_size = 4
-space.lr = { low = 1e-4, high = 0.1 }
-space.beta_1 = { values = [0.8, 0.9] }
-space.beta_2 = {}
-fixed.epsilon = 1e-6
-
-[optimizers.own]
-optimizer = "mine.py:Mine"
-"""
-
-
 def test_a_comparison_from_a_file(tmp_path):
     (tmp_path / "mine.py").write_text("from torch.optim import SGD as Mine\n")
-    (tmp_path / "study.toml").write_text(TOML)
-    plan = make(BLOBS, **from_toml(tmp_path / "study.toml"))
-    assert (len(plan.seeds), plan.halving, plan.settings, str(plan.length)) == (4, True, 6, "300 steps")
-    sgd, adam, own = plan.contestants
+    plan = planned(tmp_path, f'{TOML}[optimizers.own]\noptimizer = "mine.py:Mine"\n'.encode())
+    assert (len(plan.seeds), plan.halving, plan.settings, str(plan.length)) == (4, True, 6, "3 epochs")
+    sgd, adam, nadam, own = plan.contestants
     assert (sgd.name, sgd.dialect) == ("sgd", "torch")
     assert (adam.name, adam.dialect, adam.schedule, adam.batch_size) == ("adam+cosine", "keras", "cosine", 4)
     assert (adam.space["lr"].low, adam.space["lr"].high) == (1e-4, 0.1)
     assert adam.space["beta_1"].values == (0.8, 0.9)
     assert adam.space["beta_2"].scale == "complement"
     assert adam.defaults["epsilon"] == 1e-6
+    assert (nadam.name, nadam.schedule) == ("mine", "warmup")
     assert (own.name, own.factory) == ("own", torch.optim.SGD)
     trial = next(t for t in plan.next_trials({}) if t.contestant is adam)
     assert trial.specification["batch_size"] == 4
