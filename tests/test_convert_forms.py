@@ -333,6 +333,42 @@ def test_a_schedulers_own_entries_stay_within_torch() -> None:
     assert moved.state["param_groups"][0]["initial_lr"] == 0.1
 
 
+@pytest.mark.parametrize("given", ["optimizer", "state_dict"])
+@pytest.mark.parametrize("module", [torch.optim, thalweg.torch], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "NAdam", "RMSprop", "Adagrad"])
+def test_keys_and_entries_of_the_users_own_are_no_hindrance(kind: str, module: Any, given: str) -> None:
+    p = torch.ones(3, requires_grad=True)
+    settings = {"momentum": 0.9} if kind == "SGD" else {}
+    key = {"Adam": "alpha", "RMSprop": "nesterov"}.get(kind, "rho")  # settings of other optimizers
+    groups = [{"params": [p], "lr_scale": 0.5, key: 0.1, 3: "x"}]
+    optimizer = getattr(module, kind)(groups, lr=0.01, **settings)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[p]["old"] = torch.ones(3)
+    optimizer.state["whole"] = {"seen": 3}
+    source = optimizer if given == "optimizer" else optimizer.state_dict()
+    for target in ("torch", "thalweg.torch", "thalweg.numpy"):
+        step = 1 if kind == "SGD" else None
+        moved = convert.state(source, source="torch", target=target, step=step)
+        assert "entries of your own in the state stay behind: old, whole" in moved.lost
+        if target != "thalweg.numpy":
+            assert {"lr_scale": 0.5, key: 0.1, 3: "x"}.items() <= moved.state["param_groups"][0].items()
+            again = moved.optimizer([torch.ones(3, requires_grad=True)])
+            assert (again.param_groups[0]["lr_scale"], again.param_groups[0]["lr"]) == (0.5, 0.01)
+    assert moved.state.t == 1
+
+
+def test_own_keys_beside_a_rule_of_any_kind() -> None:
+    p = torch.ones(3, requires_grad=True)
+    rule = thalweg.chain(thalweg.ClipByNorm(1.0), thalweg.Adam(0.1))
+    optimizer = thalweg.torch.Optimizer([{"params": [p], "lr_scale": 0.5}], rule)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    moved = convert.state(optimizer, source="torch", target="thalweg.torch")
+    assert moved.state["param_groups"][0]["lr_scale"] == 0.5
+    assert convert.state(optimizer, source="torch", target="thalweg.numpy").rule == rule
+
+
 @pytest.mark.parametrize(("target", "file"), [("keras", "optimizer"), ("thalweg.keras", "pair")])
 def test_kerass_averages_and_accumulators_stay_within_keras(target: str, file: str) -> None:
     settings = {"use_ema": True, "gradient_accumulation_steps": 2}

@@ -313,6 +313,21 @@ def test_an_optimizer_that_thalweg_has_not_is_named() -> None:
         convert.state(ftrl, source="keras", target="torch")
 
 
+@pytest.mark.parametrize(
+    ("more", "slots"),
+    [({"bias_correction": False}, ()), ({}, ("compensation",)), ({"nesterov": True}, ())],
+    ids=["another setting", "another slot", "another's setting"],
+)
+def test_an_optimizer_from_elsewhere_is_not_taken_for_one_that_looks_like_it(
+    more: dict[str, Any], slots: tuple[str, ...]
+) -> None:
+    """All that RAdam has, and something besides that may change what it means."""
+    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, **more, "params": [0]}
+    state = {"step": 3, **{k: torch.ones(2) for k in ("exp_avg", "exp_avg_sq", *slots)}}
+    with pytest.raises(convert.Refused, match="not those of an optimizer that Thalweg has"):
+        convert.state({"state": {0: state}, "param_groups": [group]}, source="torch", target="thalweg.numpy")
+
+
 def test_optaxs_state_tells_neither_rule_nor_rate() -> None:
     state = optax.adam(0.1).init({"w": jnp.ones(2)})
     with pytest.raises(

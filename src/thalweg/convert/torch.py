@@ -39,6 +39,7 @@ from thalweg.schedules import TimeDecay
 from thalweg.statefile import apart
 from thalweg.torch.base import BaseOptimizer
 from thalweg.torch.groups import SCHEDULER_KEYS
+from thalweg.torch.loading import known
 from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
 
 Settings = dict[str, Any]
@@ -79,12 +80,24 @@ def read(source: Source) -> Run:
     if isinstance(optimizer, thalweg.torch.Optimizer):
         source = replace(source, rule=optimizer.rule)
     given = type(optimizer).__name__ if optimizer else None
+    kept: dict[str, Settings] = {}
     for index, group in enumerate(groups):
         states = {names[i]: _held(state_dict["state"].get(i)) for i in group["params"]}
+        kept |= states
         kind, rule = _meaning(group, states.values(), source.rule, given)
+        used = {
+            *_NOT_SETTINGS,
+            *_FREE,
+            *(_defaults(kind) if kind is not thalweg.torch.Optimizer else rule.values),
+        }
+        extra = {k: v for k, v in group.items() if k in SCHEDULER_KEYS or k not in used}
         for part in _parts(run, source, states, kind, rule):
-            part.group, part.extra = index, {k: group[k] for k in SCHEDULER_KEYS if k in group}
+            part.group, part.extra = index, extra
             run.add(part)
+    stay = {key for key in state_dict["state"] if key not in names}
+    stay |= {key for state in kept.values() for key in state if key not in {*known()[0], "step"}}
+    if stay:
+        run.lost.append(f"entries of your own in the state stay behind: {', '.join(sorted(map(str, stay)))}")
     return run
 
 
@@ -165,39 +178,52 @@ def _meaning(
     group: Settings, states: Iterable[Settings], rule: str | Rule | None, given: str | None
 ) -> tuple[type[BaseOptimizer], Rule]:
     """The class of thalweg.torch that a group's settings and slots belong to, and the rule they mean."""
-    settings = {k: v for k, v in group.items() if k not in _NOT_SETTINGS}
-    if isinstance(rule, Rule) and set(settings) == set(rule.values):
-        values = {k: v if callable(v) else number(v) for k, v in settings.items()}
-        return thalweg.torch.Optimizer, rule.replaced(**values)
-    slots = {k for state in states for k in state if k != "step"}
+    known_slots, known_settings = known()
+    all_settings = {k: v for k, v in group.items() if k not in _NOT_SETTINGS}
+    values = {*rule.values} if isinstance(rule, Rule) else {*()}
+    # Others are the user's own, as for the loader of thalweg.torch.
+    settings = {k: v for k, v in all_settings.items() if k in known_settings or k in values}
+    if isinstance(rule, Rule) and {*settings} == values:
+        given_values = {k: v if callable(v) else number(v) for k, v in settings.items()}
+        return thalweg.torch.Optimizer, rule.replaced(**given_values)
+    all_slots = {k for state in states for k in state if k != "step"}
+    slots = all_slots & known_slots
     own = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
     wanted = None if own is None else _class_name(own)
-    found = {}
+    found: dict[type[BaseOptimizer], tuple[int, Rule]] = {}
     for kind in _kinds():
         means = kind.__name__
         if given not in (None, means) or wanted not in (None, means):
             continue
         defaults = _defaults(kind)
-        if {*settings} - {*_FREE} != {*defaults} - {*_FREE} or not slots <= {
-            *kind.slot_names.values(),
-            "mu_product",
-        }:
+        lacking, more = {*defaults} - {*settings} - {*_FREE}, {*all_settings} - {*defaults} - {*_FREE}
+        # An optimizer from elsewhere may have the same names and more, and mean something else by them.
+        sure = (
+            given
+            or wanted
+            or ("foreach" in defaults and {*defaults} <= {*settings, "decoupled_weight_decay"})
+        )
+        if lacking or not (sure or (not more and all_slots == slots)):
             continue
         meant = _rule_of(kind, {**defaults, **settings})
         mine = {kind.slot_names.get(s, s) for s in (*trace(meant).slots, *trace(meant).scalar_slots)}
         if not slots or slots == mine:
-            found[kind] = meant
+            found[kind] = len(more), meant
+    least = min((more for more, _ in found.values()), default=0)
+    found = {kind: (more, meant) for kind, (more, meant) in found.items() if more == least}
     if not found:
         raise Refused(
-            f"the settings {', '.join(settings)} and the slots {', '.join(sorted(slots)) or 'none'} are not "
-            f"those of {wanted or given or 'an optimizer that Thalweg has'}"
+            f"the settings {', '.join(map(str, all_settings))} and the slots "
+            f"{', '.join(sorted(map(str, all_slots))) or 'none'} are not those of "
+            f"{wanted or given or 'an optimizer that Thalweg has'}"
         )
-    if len({anatomy(meant) for meant in found.values()}) > 1:
+    if len({anatomy(meant) for _, meant in found.values()}) > 1:
         raise Refused(
             f"the state may be that of {' or '.join(kind.__name__ for kind in found)}: say which, as "
             f"rule={next(iter(found)).__name__.lower()!r}"
         )
-    return next(iter(found.items()))
+    kind, (_, meant) = next(iter(found.items()))
+    return kind, meant
 
 
 def _kinds() -> list[type[BaseOptimizer]]:

@@ -92,7 +92,7 @@ class _Loader:
                 raise ValueError(
                     f"{self.kind}: the state of parameter {i} is no dictionary, got {self.state[i]!r}"
                 )
-        self.slots, self.settings = _known()
+        self.slots, self.settings = known()
 
     def load(self) -> None:
         matched = self._by_name() if self._named() else self._by_position()
@@ -242,7 +242,7 @@ def number_dtype() -> torch.dtype:
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
-def _known() -> tuple[set[str], set[str]]:
+def known() -> tuple[set[str], set[str]]:
     """The slots that any optimizer has in its state, and the settings in its parameter groups."""
     from thalweg.torch import optimizers  # which imports this module
 
