@@ -462,6 +462,26 @@ def test_a_file_that_changes_while_the_study_runs_is_noticed(file):
         after.learner(Setting(), 0)
 
 
+@pytest.mark.parametrize("within", ["", "scale = float(data()[0].std())\n"], ids=["data", "a constant"])
+def test_data_that_no_seed_fixes_is_not_taken_for_a_changed_file(file, within):
+    source = SOURCE.replace("neighbour.data()", "data()").replace("neighbour.model(WIDTH)", "model()")
+    file.write_text(
+        f"{source.replace('task = made()', '')}\n"
+        "import numpy as np\n"
+        f"scale = 1.0\n"
+        "def data():\n"
+        "    return np.random.default_rng().normal(size=(60, 4)), np.arange(60) % 3\n"
+        f"{within}"
+        "def model():\n"
+        "    return neighbour.model(WIDTH + 0 * int(scale))\n"
+    )
+    made = task.load(f"{file}:made")
+    task._task_of.cache_clear()  # as in another process
+    task.run_file.cache_clear()
+    with pytest.raises(StudyError, match=r"mine\.py: its (model and )?data differ from .*: seed what"):
+        made.learner(Setting(), 0)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

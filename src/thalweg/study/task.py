@@ -23,7 +23,7 @@ from thalweg.study.data import SPLIT, Data, Part
 from thalweg.study.errors import StudyError
 from thalweg.study.measure import LOSS, Measure, Metric
 from thalweg.study.running import opened
-from thalweg.study.running.fingerprint import Fingerprint, examine
+from thalweg.study.running.fingerprint import Fingerprint, examine, other
 from thalweg.study.running.libraries import is_library
 
 if TYPE_CHECKING:
@@ -302,8 +302,11 @@ def load(reference: str) -> Task:
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise StudyError(f"there is no file {path}")
-    found = _task_of(path, attribute, path.stat().st_mtime_ns)
-    return dataclasses.replace(found, learner=_FromFile(path, attribute, found.version))
+    changed = path.stat().st_mtime_ns
+    found = _task_of(path, attribute, changed)
+    return dataclasses.replace(
+        found, learner=_FromFile(path, attribute, found.version, found.covers, changed)
+    )
 
 
 @dataclass(frozen=True)
@@ -313,14 +316,28 @@ class _FromFile:
     path: Path
     attribute: str
     version: str
+    covers: Mapping[str, str]
+    changed: int  # when the file was, as for `run_file`
 
     def __call__(self, setting: Setting, seed: int) -> Learner:
         if not self.path.is_file():
             raise StudyError(f"{self.path} is gone; on a cluster, every machine needs it at the same place")
-        task = _task_of(self.path, self.attribute, self.path.stat().st_mtime_ns)
+        changed = self.path.stat().st_mtime_ns
+        task = _task_of(self.path, self.attribute, changed)
         if task.version != self.version:
-            raise StudyError(f"{self.path}: the task has changed while the study ran: start the study again")
+            raise StudyError(f"{self.path}: {self._why_another(task, changed)}")
         return task.learner(setting, seed)
+
+    def _why_another(self, task: Task, changed: int) -> str:
+        names = other(self.covers, task.covers)
+        parts = " and ".join(name for name in names if "." not in name)
+        edited = changed != self.changed or any("." in name for name in names if name != self.path.name)
+        if edited or not parts:
+            return "the task has changed while the study ran: start the study again"
+        return (
+            f"its {parts} differ from one making of the task to the next, though the file has not changed: "
+            "seed what is random there, as with numpy.random.default_rng(0)"
+        )
 
 
 @functools.lru_cache(maxsize=1)

@@ -98,8 +98,9 @@ class TorchLearner:
 
     @property
     def state_bytes(self) -> int:
-        """Memory of the tensors in the optimizer's state."""
-        values = (value for state in self._optimizer.state.values() for value in state.values())
+        """Memory of the tensors in the optimizer's state, but for step numbers."""
+        states = self._optimizer.state.values()
+        values = (value for state in states for name, value in state.items() if name != "step")
         return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
     def train(self, steps: int) -> Figures:

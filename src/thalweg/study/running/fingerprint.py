@@ -18,7 +18,7 @@ import os
 import random
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,11 @@ def examine(parts: Mapping[str, Any], files: set[str] | None = None) -> Fingerpr
     return Fingerprint(hashlib.sha256(repr(covers).encode()).hexdigest()[:16], covers)
 
 
+def other(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parts, modules and files that two versions do not have alike."""
+    return [name for name in {**then, **now} if then.get(name) != now.get(name)]
+
+
 def _source(sources: dict[str, Any], name: str) -> Any:
     return sources.setdefault(name, hashlib.sha256())
 
@@ -90,6 +95,8 @@ def _source(sources: dict[str, Any], name: str) -> Any:
 # What holds a process's whole world counts by name, and so do its own random streams, which a trial seeds.
 _DRAW: tuple[Any, ...] = (random.random, np.random.get_state)
 _WORLDS = os.environ, sys.modules, *(function.__self__ for function in _DRAW)
+
+_CONSTANT = bool | int | float | complex | str | bytes | Path
 
 # A module says with them where it lies, and an object who made it.
 _PLACES = {"__file__", "__name__", "__package__", "__path__", "__spec__", "__loader__", "__builtins__"}
@@ -122,7 +129,7 @@ class _Reader:
 
     def add(self, thing: Any) -> None:
         """Anything."""
-        if thing is None or isinstance(thing, bool | int | float | complex | str | bytes | Path):
+        if thing is None or isinstance(thing, _CONSTANT):
             self.put(type(thing).__name__, repr(thing))
         elif hasattr(type(thing), "tocsr"):
             rows = thing.tocsr()
@@ -239,7 +246,8 @@ class _Reader:
             for place, step in enumerate(steps):
                 if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in known:
                     if step.argval not in _PLACES:
-                        found |= self._attribute(step.argval, known[step.argval], steps[place + 1 :])
+                        names = step.argval, *_asked_of(steps[place + 1 :])
+                        found |= self._attribute(function.__module__, names, known[step.argval])
                 elif step.opname == "IMPORT_NAME":
                     level, names = (before.argval for before in steps[place - 2 : place])
                     found |= self._imports(step.argval, names, level, known.get("__package__"))
@@ -249,14 +257,17 @@ class _Reader:
                         found |= self._imports(name, None, 0, None)
         return {name: found[name] for name in sorted(found)}
 
-    def _attribute(self, name: str, value: Any, then: Iterable[dis.Instruction]) -> dict[str, Any]:
+    def _attribute(self, module: str | None, names: Sequence[str], value: Any) -> dict[str, Any]:
         """What is asked of a module of the user's by one attribute after the other: `models.nets.Net`."""
-        for step in then:
+        name, *attributes = names
+        for attribute in attributes:
             ours = isinstance(value, types.ModuleType) and not of_library(value.__name__)
-            if step.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not ours or not hasattr(value, step.argval):
+            if not ours or not hasattr(value, attribute):
                 break
-            self._cover(value.__name__, step.argval.encode())
-            name, value = f"{name}.{step.argval}", getattr(value, step.argval)
+            module = value.__name__
+            self._cover(module, attribute.encode())
+            name, value = f"{name}.{attribute}", getattr(value, attribute)
+        self._constant(module, value)
         return {name: value}
 
     def _imports(
@@ -271,7 +282,10 @@ class _Reader:
             return {}
         self._cover(module.__name__, b"")
         if names:
-            return {f"{module.__name__}.{each}": getattr(module, each, None) for each in names}
+            found = {f"{module.__name__}.{each}": getattr(module, each, None) for each in names}
+            for value in found.values():
+                self._constant(module.__name__, value)
+            return found
         return {each: sys.modules[each] for each in (module.__name__, module.__name__.partition(".")[0])}
 
     def _class(self, thing: type) -> None:
@@ -289,10 +303,25 @@ class _Reader:
             for name, member in vars(thing).items()
             if isinstance(member, types.FunctionType) or not (name.startswith("_") and name.endswith("_"))
         ]
+        for _, member in members:
+            self._constant(thing.__module__, member)
         self.put("class", source, bases, members)
+
+    def _constant(self, module: str | None, value: Any) -> None:
+        """Says which module a number or a text stands in; without it, only the part that it is of would."""
+        if isinstance(value, _CONSTANT):
+            self._cover(module, repr(value).encode())
 
     def _cover(self, module: str | None, source: bytes) -> None:
         _source(self.sources, label(module or "__main__")).update(source)
+
+
+def _asked_of(steps: Iterable[dis.Instruction]) -> Iterator[str]:
+    """The attributes that are asked for one after the other, from here on."""
+    for step in steps:
+        if step.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            return
+        yield step.argval
 
 
 def _essence(code: types.CodeType) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from thalweg.study.errors import StudyError
 from thalweg.study.planning.plan import PROTOCOL, Plan, Trial
+from thalweg.study.running.fingerprint import other
 from thalweg.study.running.records import AlteredError, Record, Run, checksum, parse, parse_header
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class Store:
 def _changed(header: Record, what: str, now: Mapping[str, str]) -> str:
     """Which of the parts, modules and files that a version covers are no longer the same, in brackets."""
     then = header.get("covers", {}).get(what, {})
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    names = other(then, now)
     files = [name for name in names if "." in name]  # these say more than the part that they belong to
     return f" ({', '.join(files or names)} changed)" if then and now and names else ""
 
