@@ -130,7 +130,8 @@ def found(contestants, complete=True, total=None, **facts) -> Study:
                 figures = {"val": loss} if stage == "search" else {"test": loss}
                 runs[identity] = ended(identity, **figures, **parts)
         described.append(
-            {"name": name, "dialect": "keras", "schedule": None, "batch_size": 16, "space": {"lr": {}}}
+            {"name": name, "dialect": "keras", "schedule": None, "batch_size": 16}
+            | {"space": {"lr": {"low": 1e-3, "high": 1.0, "scale": "log", "values": []}}}
             | {"defaults": fixed, "covers": {}}
             | own
         )

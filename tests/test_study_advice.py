@@ -67,8 +67,17 @@ def test_the_gain_is_over_the_users_default():
     over, own = told(defaults(3), "gain", default="sgd")
     assert re.search(r"beside sgd .*over that of adam: 1\.\d+ \(", over)
     assert "Tuning sgd alone changes nothing" in own
+    assert "lowers the test loss by 10% at most beside adam" in told(defaults(1), "gain")[0]
     assert "no need to change" in told(defaults(1), "gain")[0]
     assert "is better still: keep it" in told(defaults(0.5), "gain")[0]
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(2, "2 seeds do not"), (1, "1 seed does not")])
+def test_few_seeds_are_no_reason_to_stay(seeds, said):
+    few = {"search": SEARCH, "final": GOOD[:seeds], "default": NEAR[:seeds]}
+    (gain,) = told({"adam": few}, "gain")
+    assert gain.startswith(f"{said} tell it from adam at its default learning rate 0.001, which is no sign")
+    assert "no need" not in gain
 
 
 def test_a_default_that_fails_is_named():

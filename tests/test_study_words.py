@@ -67,7 +67,11 @@ def test_notes_say_what_to_know():
 def test_untuned_and_crashed_runs_are_named():
     crash = {"final": [0.1] * 3, "status": "crashed", "reason": "ValueError: of mine"}
     said = notes({"a": crash, "b": {"final": GOOD}})
-    assert "None was tuned" in said
+    assert "None was tuned: how they compare when each is, is another question (more --trials)." in said
+    given = {"space": {"lr": {"low": 0.1, "high": 0.1, "scale": "list", "values": [0.1]}}}
+    said = notes({name: {"final": GOOD, "facts": given} for name in "ab"})
+    assert "is another question (leave --lr out, or give several)." in said
+    said = notes({"a": crash, "b": {"final": GOOD}})
     assert "None was tuned" not in notes(
         {"a": crash, "b": {"final": GOOD}}, varied={"name": "lr", "values": {}}
     )

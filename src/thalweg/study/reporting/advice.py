@@ -150,8 +150,17 @@ def _gains(findings: Findings, chosen: Summary, usual: Summary | None) -> list[S
         text = f"That lowers the test loss {wording.number(gain.estimate)} times beside {usual.name} {rate}."
     elif verdict(gain, 1.0) == "better":
         text = f"{usual.name} {rate} is better still: keep it."
+    elif verdict(gain, 1 + TOLERANCE) == "better":
+        text = (
+            f"It lowers the test loss by {TOLERANCE:.0%} at most beside {usual.name} {rate}: "
+            "there is no need to change."
+        )
     else:
-        text = f"It is not told from {usual.name} {rate}: there is no need to change."
+        seeds = f"{findings.seeds} {'seeds do' if findings.seeds > 1 else 'seed does'}"
+        text = (
+            f"{seeds} not tell it from {usual.name} {rate}, which is no sign that they are equal: "
+            "more would tell (--seeds)."
+        )
     found.append(Sentence("gain", text, times))
     own = usual.gain
     if own is not None and usual is not chosen:

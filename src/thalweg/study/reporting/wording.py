@@ -60,10 +60,9 @@ def notes(findings: Findings) -> list[str]:
         )
     untuned = not any(s.tuned for s in findings.summaries)
     if len(findings.summaries) > 1 and untuned and not study.facts.get("varied"):
-        found.append(
-            "None was tuned: how they compare when each is, is another question (leave --lr out, or give "
-            "several)."
-        )
+        given = all(len(s.facts["space"]["lr"]["values"]) == 1 for s in findings.summaries)
+        how = "leave --lr out, or give several" if given else "more --trials"
+        found.append(f"None was tuned: how they compare when each is, is another question ({how}).")
     edges = [s for s in findings.summaries if s.on_edge]
     if edges and study.complete and study.facts["proposer"] == "grid":
         found.append(
