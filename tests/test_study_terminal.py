@@ -93,6 +93,26 @@ def test_the_table_fits_into_80_columns_whatever_the_names_and_measures(tmp_path
     assert NAMES[1] in wide
 
 
+@pytest.mark.parametrize("width", [18, 40, 60])
+def test_names_stay_in_a_narrow_terminal(study, width):
+    for shown in (terminal.table(find(study)), terminal.ranking(find(study)), Board(study, Pace([]))):
+        lines = printed(shown, width).splitlines()
+        assert all(len(line) <= width for line in lines)
+        words = {word for line in lines for word in line.split()}
+        assert {"adam", "sgd", "nadam"} <= words
+        assert "…" not in "".join(lines), "a number is shown whole or not at all"
+    assert ("━" in printed(Board(study, Pace([])), width)) == (width == 60), "the bar goes first"
+    assert "0.0316" in printed(terminal.ranking(find(study)), 40)
+
+
+def test_a_long_name_is_folded_in_a_narrow_terminal(tmp_path):
+    study = compare(
+        BOWL, [Contestant("adam", name="abcdefghijklmnopqrstu")], budget=1, seeds=1, out=tmp_path, jobs=1
+    )
+    for shown in (terminal.table(find(study)), terminal.ranking(find(study))):
+        assert "abcdefghijklmnopqrstu" in "".join(printed(shown, 18).split())
+
+
 def test_one_setting_each_is_not_called_tuned(tmp_path):
     study = compare(BOWL, "adam", vary={"lr": [0.01, 0.1]}, out=tmp_path, seeds=1, jobs=1)
     assert "tuned" not in printed(terminal.table(find(study)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
@@ -26,6 +28,9 @@ WIDTH = 80
 
 # Longer names are folded where there is no room for them.
 NAME = 12
+
+# How wide the bar is that shows how far a study is.
+BAR = 24
 
 # Redrawn so often a second; the ranking is computed anew after so many seconds, and at most this share of
 # the time is spent on it.
@@ -73,7 +78,7 @@ class Board:
 
     def __init__(self, study: Comparison, pace: Pace) -> None:
         self.study, self.pace = study, pace
-        self._ranking: Table | None = None
+        self._ranking: RenderableType | None = None
         self._due = 0.0
 
     def ran(self) -> None:
@@ -87,7 +92,7 @@ class Board:
         when = "" if left is None else f", about {_duration(left)} left"
         return f"{self.study.done} of {self.study.total} runs{when}"
 
-    def ranking(self) -> Table:
+    def ranking(self) -> RenderableType:
         """Contestants by their best validation loss so far; computed anew only now and then."""
         now = time.monotonic()
         if self._ranking is None or now >= self._due:
@@ -96,13 +101,14 @@ class Board:
             self._due = now + max(RANKED, took / SHARE)
         return self._ranking
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        said = f"{self.sentence()}, {_duration(time.time() - self.pace.start)} so far"
         line = Table.grid(padding=(0, 1))
-        line.add_row(
-            ProgressBar(max(1, self.study.total), self.study.done, width=24),
-            f"{self.sentence()}, {_duration(time.time() - self.pace.start)} so far",
-        )
-        return Group(line, "", self.ranking())
+        if BAR + 1 + len(said) <= options.max_width:
+            line.add_row(ProgressBar(max(1, self.study.total), self.study.done, width=BAR), said)
+        else:
+            line.add_row(said)
+        yield from (line, "", self.ranking())
 
 
 def follow(study: Comparison, runs: Iterable[Run], console: Console) -> Iterator[Run]:
@@ -151,26 +157,53 @@ def state(study: Comparison) -> RenderableType:
     return Group(Board(study, Pace(_arrivals(study))).sentence(), "", table(find(study)))
 
 
-def table(findings: Findings) -> Table:
+@dataclass(frozen=True)
+class _Narrowing:
+    """A table whose last columns go where there is no room for them; what it is about stays.
+
+    Attributes:
+        table: the table.
+        name: which column says what a row is about; it is folded before others go.
+    """
+
+    table: Table
+    name: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = copy.copy(self.table)
+        while len(table.columns) > self.name + 1 and self.least(console, table) > options.max_width:
+            table.columns = table.columns[:-1]
+        yield table
+
+    def least(self, console: Console, table: Table | None = None) -> int:
+        """How wide it is at least, or with fewer columns."""
+        table = table or self.table
+        name = table.columns[self.name]
+        name.max_width = NAME
+        wide = console.options.update(width=10 * WIDTH)  # rich says no more than there is room for
+        found = Measurement.get(console, wide, table).minimum
+        name.max_width = None
+        return found
+
+
+def table(findings: Findings) -> RenderableType:
     """One row a contestant at its best setting, best first; a dot marks ties with the best.
 
-    It fits into 80 columns: long names are folded, and measures that find no room are left to the report.
+    It fits into 80 columns: long names are folded, and measures that find no room are left to the report. In
+    a narrower terminal further columns go, from the last; names stay.
     """
     figures = ["val_loss", *(f"test_{name}" for name in findings.measures)]
-    wide = Console(width=10 * WIDTH)
     while True:
-        found = _table(findings, figures)
-        found.columns[1].max_width = NAME
-        if Measurement.get(wide, wide.options, found).minimum <= WIDTH or len(figures) == 1:
-            found.columns[1].max_width = None
+        found = _Narrowing(_table(findings, figures), 1)
+        if found.least(Console()) <= WIDTH or len(figures) == 1:
             return found
         figures.pop()
 
 
-def ranking(findings: Findings) -> Table:
+def ranking(findings: Findings) -> RenderableType:
     """Contestants by their best validation loss so far."""
     found = Table(box=None, padding=(0, 2, 0, 0))
-    found.add_column("optimizer so far", min_width=16)
+    found.add_column("optimizer so far", overflow="fold")
     for name in ("lr", "validation loss", "runs", "failed"):
         found.add_column(name, justify="right", no_wrap=True)
     for summary in sorted(findings.summaries, key=lambda s: _estimate(s.best)):
@@ -181,7 +214,7 @@ def ranking(findings: Findings) -> Table:
             str(len(summary.runs)),
             str(summary.failed),
         )
-    return found
+    return _Narrowing(found, 0)
 
 
 def _table(findings: Findings, figures: Sequence[str]) -> Table:
