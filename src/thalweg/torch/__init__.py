@@ -9,6 +9,11 @@ included.
     optimizer = thalweg.torch.NAdam(model.parameters(), lr=2e-3)
 """
 
+try:
+    import torch as _  # noqa: F401
+except ImportError as error:
+    raise ImportError("thalweg.torch needs PyTorch: pip install 'thalweg[torch]'") from error
+
 from thalweg.torch.base import Optimizer
 from thalweg.torch.optimizers import (
     SGD,
