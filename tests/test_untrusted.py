@@ -345,7 +345,8 @@ import resource, sys
 from pathlib import Path
 import h5py, ml_dtypes, safetensors.numpy, torch
 import thalweg.convert.jax, thalweg.convert.keras, thalweg.convert.numpy, thalweg.convert.torch
-from thalweg import convert, recognise
+from thalweg import convert
+from thalweg.explain import recognise
 def read(path):
     options = dict(source="keras" if "h5" in path.name else None, rule="adam", step=1, lr=0.1)
     convert.file(path, path.with_name("out.npz"), **options)
