@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP = $(@D)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel test-newest test-clients fuzz lint types docs bench format clean
+.PHONY: help demo test test-all test-wheel test-newest test-clients fuzz lint types docs bench format clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -17,6 +17,9 @@ demo: .venv/demo  ## compare eight optimizers on real digits; says where the rep
 
 test: .venv/test lint types test-wheel  ## lint, check types, run all tests
 	$(BIN)/python -m pytest -n 2
+
+test-all: .venv/test lint types test-wheel  ## the same with every combination of parameters, not every pair
+	$(BIN)/python -m pytest -n 2 --all-combinations
 
 test-wheel: .venv-wheel/test  ## what is in the wheel, and what it does without torch, Keras and JAX
 	.venv-wheel/bin/python -m pytest tests/wheel

@@ -9,6 +9,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from pairwise import superfluous
+
 hypothesis.settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=20, database=None, print_blob=False
 )
@@ -20,6 +22,11 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=40, help="how many hostile inputs a fuzz test tries (40)")
+    parser.addoption(
+        "--all-combinations",
+        action="store_true",
+        help="of tests marked pairwise run every combination of parameters, not every pair",
+    )
     parser.addoption("--seed", type=int, default=0, help="which hostile inputs those are (0)")
 
 
@@ -33,6 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
         kernels = cache.mkdir("kernels")
         kernels.chmod(0o700)  # whatever the umask: others may not write to where kernels are kept
         os.environ.setdefault("THALWEG_CACHE_DIR", str(kernels))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all-combinations") and (left := superfluous(items)):
+        config.hook.pytest_deselected(items=left)
+        out = {*left}
+        items[:] = [item for item in items if item not in out]
 
 
 @pytest.fixture

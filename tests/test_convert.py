@@ -52,6 +52,7 @@ def trained(source: str, name: str) -> tuple[Params, dict[str, Any], Params]:
     return here, moved, side.run(gradients(AFTER, seed=2))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(
     ("source", "name", "target"),
     [(source, name, target) for source in convert.FRAMEWORKS for name, target in pairs(source)],

@@ -375,6 +375,7 @@ def deviation_of(dialect: str, form: Form, seed: int, factor: float, **changed: 
     return deviation(found, wanted, p)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(("seed", "factor"), SEEDS)
 @pytest.mark.parametrize(("dialect", "form"), ALL, indirect=["dialect"])
 def test_it_follows_the_framework(dialect: str, form: Form, seed: int, factor: float) -> None:

@@ -37,6 +37,7 @@ def wanted(rule: Rule, params: list[torch.Tensor], grads: list[list[torch.Tensor
     return [eager_torch(rule, p, [step[i] for step in grads]) for i, p in enumerate(params)]
 
 
+@pytest.mark.pairwise
 @pytest.mark.usefixtures("float64")  # torch's NAdam keeps its product of momenta in the default dtype
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("form", FORMS)

@@ -366,6 +366,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.pairwise
 @in_float64
 @pytest.mark.parametrize(
     ("kind", "setting"),

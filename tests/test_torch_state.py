@@ -54,6 +54,7 @@ def trained(optimizer: Optimizer, params: Sequence[torch.Tensor], steps: int = 3
 # -- between torch.optim and us ------------------------------------------------------------------
 
 
+@pytest.mark.pairwise
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("steps", [0, 1, 6])
 @pytest.mark.parametrize("direction", ["from torch", "to torch", "among ours"])
@@ -78,6 +79,7 @@ def test_training_goes_on_as_if_uninterrupted(form: str, direction: str, steps: 
     assert largest_difference(found, wanted) <= 1e-10
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("form", TORCH_FORMS)
@@ -570,6 +572,7 @@ def through_checkpoint(model: Any, optimizer: Any, flat: bool) -> Any:
     return copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
 
 
+@pytest.mark.pairwise
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 @pytest.mark.parametrize("direction", ["from torch", "to torch", "among ours"])

@@ -81,6 +81,7 @@ def of_state(optimizer: torch.optim.Optimizer, change: Change) -> None:
                 change(state[key])
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("where", ["parameter", "gradient", "state"])
 @pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("kind", ["Adam", "NAdam", "SGD"])
@@ -342,6 +343,7 @@ ODD: dict[str, Callable[[], Tensor]] = {
 }
 
 
+@pytest.mark.pairwise
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
 @pytest.mark.parametrize("kind", ["Adam", "SGD", "Adagrad"])
 @pytest.mark.parametrize("odd", ODD)
