@@ -186,5 +186,8 @@ def _check_layouts(run: Run, family: str) -> None:
 def _module(name: str, argument: str) -> Any:
     """What reads and writes a framework's state; imported when it is needed, and the framework with it."""
     if name not in FRAMEWORKS:
-        raise ValueError(f"{argument}={name!r}: there is no such framework; {nearest(name, FRAMEWORKS)}")
+        last = {known.rpartition(".")[2]: known for known in reversed(FRAMEWORKS)}
+        raise ValueError(
+            f"{argument}={name!r}: there is no such framework; {nearest(name, FRAMEWORKS, last)}"
+        )
     return import_module(f"thalweg.convert.{FRAMEWORKS[name][0]}")

@@ -183,8 +183,10 @@ def _ours(config: Mapping[str, Any] | None, source: Source) -> Any:
     name = str(config["class_name"]).removeprefix("thalweg>")
     try:
         kind = getattr(thalweg.keras, name)
-    except AttributeError as error:
-        raise Refused(f"the state is that of keras.optimizers.{name}: {error}") from None
+    except AttributeError:
+        raise Refused(
+            f"the state is that of keras.optimizers.{name}, and Thalweg has no rule of that name"
+        ) from None
     return kind.from_config(dict(config["config"]))
 
 
