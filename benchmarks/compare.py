@@ -40,7 +40,7 @@ def keras_script(epochs: int, optimizers: list[str], data: Path | None) -> None:
     """What one would write without `thalweg compare`; prints each optimizer's last validation loss."""
     import keras
 
-    from thalweg.study.data import FASHION_MNIST
+    from thalweg.study.data.sets import FASHION_MNIST
 
     parts = FASHION_MNIST.load(data)
     for name in optimizers:

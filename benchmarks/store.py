@@ -17,7 +17,8 @@ import polars
 from thalweg.study import tasks
 from thalweg.study.contestant import Contestant
 from thalweg.study.planning import plan
-from thalweg.study.planning.plan import Length, Trial
+from thalweg.study.planning.budget import Length
+from thalweg.study.planning.specification import Trial
 from thalweg.study.running import trial
 from thalweg.study.running.store import Store
 from timing import machine, take_turns

@@ -9,17 +9,17 @@ import numpy as np
 
 import thalweg
 from thalweg.study.comparison import Entry
-from thalweg.study.data import Data, Part
-from thalweg.study.learners.measures import METRICS, cross_entropy
+from thalweg.study.data.arrays import Data, Part
+from thalweg.study.learners.models import mlp
 from thalweg.study.learners.torch import TorchTraining
+from thalweg.study.learners.torch_metrics import METRICS, cross_entropy
 from thalweg.study.planning import plan
 from thalweg.study.planning.configuration import from_toml
 from thalweg.study.planning.plan import Plan
-from thalweg.study.running.records import Run
+from thalweg.study.records import Run
 from thalweg.study.running.store import Store
 from thalweg.study.study import Study
 from thalweg.study.task import LOSS, Task
-from thalweg.study.tasks.models import perceptron
 
 
 def load():
@@ -37,7 +37,7 @@ def load():
 
 
 def model():
-    return perceptron(4, 8, 3)
+    return mlp(4, 8, 3)
 
 
 ACCURACY = METRICS["accuracy"]

@@ -11,7 +11,7 @@ import pytest
 import thalweg
 from study_cases import Setting
 from thalweg.study.planning.configuration import from_toml
-from thalweg.study.task import load
+from thalweg.study.tasks.from_file import load
 
 
 @pytest.fixture(autouse=True, scope="module")

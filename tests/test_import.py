@@ -66,18 +66,18 @@ def test_every_name_of_the_front_door_is_there() -> None:
 def test_what_looks_and_compares_is_loaded_when_it_is_asked_for() -> None:
     import thalweg
     from thalweg import surfaces
-    from thalweg.study import contestant, measure, study, task
-    from thalweg.study.learners import batches
-    from thalweg.study.planning import plan
+    from thalweg.study import contestant, study, task
+    from thalweg.study.learners import batches, metrics
+    from thalweg.study.planning import budget
     from thalweg.surfaces import maps, paths
 
     for module, name in (
-        (plan, "Budget"),
+        (budget, "Budget"),
         (contestant, "Contestant"),
         (study, "Study"),
         (task, "Task"),
         (study, "compare"),
-        (measure, "Metric"),
+        (metrics, "Metric"),
         (batches, "Loaders"),
         (paths, "path"),
         (paths, "paths"),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy
 
 from thalweg import untrusted
-from thalweg.study import data, tasks
-from thalweg.study.data import IdxSet
+from thalweg.study import tasks
+from thalweg.study.data import arrays, files, sets
+from thalweg.study.data.sets import IdxSet
 from thalweg.study.errors import StudyError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -61,13 +62,13 @@ def mirrors(monkeypatch, tmp_path, contents):
             raise OSError("no route")
         return io.BytesIO(gzip.compress(contents[url.rpartition("/")[2].removesuffix(".gz")]))
 
-    monkeypatch.setattr(data.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(files.urllib.request, "urlopen", urlopen)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return asked
 
 
 def test_digits_are_split_once_and_for_all():
-    found, again = data.digits(), data.digits()
+    found, again = sets.digits(), sets.digits()
     assert [len(part.targets) for part in (found.train, found.validation, found.test)] == [1077, 360, 360]
     assert found.train.inputs.dtype == np.float32
     assert found.train.inputs.min() == 0
@@ -82,16 +83,16 @@ def test_every_part_has_its_share_of_every_class():
     labels = np.r_[np.zeros(900), np.ones(80), np.full(20, 2)].astype(int)
     labels = np.random.RandomState(1).permutation(labels)
     for seed in range(5):
-        found = data.split(1000, (0.8, 0.1, 0.1), seed, labels)
+        found = arrays.split(1000, (0.8, 0.1, 0.1), seed, labels)
         assert [len(rows) for rows in found] == [800, 100, 100]
         assert sorted(np.concatenate(found)) == list(range(1000))
         for rows, whole in zip(found, (800, 100, 100), strict=True):
             counts = np.bincount(labels[rows], minlength=3)
             assert abs(counts - np.array([0.9, 0.08, 0.02]) * whole).max() <= 1.5
-        again = data.split(1000, (0.8, 0.1, 0.1), seed, labels)
+        again = arrays.split(1000, (0.8, 0.1, 0.1), seed, labels)
         for rows, same in zip(found, again, strict=True):
             np.testing.assert_array_equal(rows, same)
-    others = data.split(1000, (0.8, 0.1, 0.1), 7, labels)
+    others = arrays.split(1000, (0.8, 0.1, 0.1), 7, labels)
     assert not np.array_equal(found[0], others[0])
     assert (np.diff(labels[found[1]]) < 0).any(), "examples of a part are in no order"
 
@@ -100,8 +101,8 @@ def test_every_part_has_its_share_of_every_class():
 def test_classes_of_any_size_are_split(labels, seed):
     """With classes of a single example too: nothing is lost, and parts are as large as they are without."""
     labels = np.array(labels)
-    found = data.split(len(labels), (0.6, 0.2, 0.2), seed, labels)
-    plain = data.split(len(labels), (0.6, 0.2, 0.2), seed)
+    found = arrays.split(len(labels), (0.6, 0.2, 0.2), seed, labels)
+    plain = arrays.split(len(labels), (0.6, 0.2, 0.2), seed)
     assert [len(rows) for rows in found] == [len(rows) for rows in plain]
     assert sorted(np.concatenate(found)) == list(range(len(labels)))
     for label in np.unique(labels):
@@ -125,7 +126,7 @@ def test_classes_of_any_size_are_split(labels, seed):
     ],
 )
 def test_classes_are_told_from_other_targets(targets, expected):
-    found = data.classes(targets)
+    found = arrays.classes(targets)
     assert (found is None) == (expected is None)
     if expected is not None:
         np.testing.assert_array_equal(found, expected)
@@ -133,9 +134,9 @@ def test_classes_are_told_from_other_targets(targets, expected):
 
 def test_arrays_of_classes_are_split_by_class_and_numbers_as_they_come():
     X, y = np.arange(200.0)[:, None], np.r_[np.zeros(180), np.ones(20)].astype(int)
-    found = data.gather((X, y), seed=3)
+    found = arrays.gather((X, y), seed=3)
     assert [int(part.targets.sum()) for part in (found.train, found.validation, found.test)] == [16, 2, 2]
-    real = data.gather((X, y + 0.5), seed=3)
+    real = arrays.gather((X, y + 0.5), seed=3)
     order = np.random.RandomState(3).permutation(200)
     np.testing.assert_array_equal(real.train.inputs[:, 0], order[:160])
 
@@ -196,7 +197,7 @@ def test_files_are_downloaded_once_from_the_first_mirror_that_answers(toy, mirro
     assert len(mirrors) == 8, "each of four files from two mirrors"
     toy.load()
     assert len(mirrors) == 8
-    assert sorted(path.name for path in (data.cache() / "toy").iterdir()) == sorted(
+    assert sorted(path.name for path in (files.cache() / "toy").iterdir()) == sorted(
         f"{n}.gz" for n in toy.checksums
     )
 
@@ -207,14 +208,14 @@ def test_a_wrong_download_is_not_kept(toy, mirrors, contents):
         StudyError, match=r"train-images-idx3-ubyte\.gz could not be downloaded .*no route.*checksum"
     ):
         toy.find()
-    assert not list((data.cache() / "toy").iterdir())
+    assert not list((files.cache() / "toy").iterdir())
 
 
 def test_without_a_network_the_way_out_is_named(toy, monkeypatch, tmp_path):
     def urlopen(url, timeout):
         raise OSError("network is unreachable")
 
-    monkeypatch.setattr(data.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(files.urllib.request, "urlopen", urlopen)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(StudyError, match=r"network is unreachable.*--data"):
         toy.find()
@@ -249,8 +250,8 @@ REVIEWS = [  # part, opinion, number, stars, text
     ("test", "pos", 0, 8, "Fine"),
 ]
 FOUND = (
-    data.Reviews(["No.", "Bad\u2028film", "Good", "Yes!"], [0, 0, 1, 1]),
-    data.Reviews(["Dull", "Fine"], [0, 1]),
+    sets.Reviews(["No.", "Bad\u2028film", "Good", "Yes!"], [0, 0, 1, 1]),
+    sets.Reviews(["Dull", "Fine"], [0, 1]),
 )
 
 
@@ -282,7 +283,7 @@ def imdb(monkeypatch, tmp_path):
     archive = {"aclImdb_v1.tar.gz": packed()}
     for name, held in (("IMDB", contents), ("IMDB_ARCHIVE", archive)):
         checksums = {file: hashlib.sha256(content).hexdigest() for file, content in held.items()}
-        monkeypatch.setattr(data, name, dataclasses.replace(getattr(data, name), checksums=checksums))
+        monkeypatch.setattr(sets, name, dataclasses.replace(getattr(sets, name), checksums=checksums))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return contents | archive
 
@@ -293,9 +294,9 @@ def test_reviews_are_the_same_from_lines_and_from_the_archive(imdb, tmp_path):
     (tmp_path / "lines" / "test.jsonl").write_bytes(imdb["test.jsonl"])
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "aclImdb_v1.tar.gz").write_bytes(imdb["aclImdb_v1.tar.gz"])
-    assert data.reviews(tmp_path / "lines") == data.reviews(tmp_path / "archive") == FOUND
+    assert sets.reviews(tmp_path / "lines") == sets.reviews(tmp_path / "archive") == FOUND
     with pytest.raises(StudyError, match=r"train\.jsonl\.gz is neither in .*--data"):
-        data.reviews(tmp_path)
+        sets.reviews(tmp_path)
 
 
 def test_the_archive_is_downloaded_as_it_is(imdb, monkeypatch):
@@ -305,8 +306,8 @@ def test_the_archive_is_downloaded_as_it_is(imdb, monkeypatch):
         asked.append(url)
         return io.BytesIO(imdb["aclImdb_v1.tar.gz"])
 
-    monkeypatch.setattr(data.urllib.request, "urlopen", urlopen)
-    assert data.reviews() == FOUND == data.reviews()
+    monkeypatch.setattr(files.urllib.request, "urlopen", urlopen)
+    assert sets.reviews() == FOUND == sets.reviews()
     assert asked == ["https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"]
 
 
@@ -314,7 +315,7 @@ def test_the_archive_is_downloaded_as_it_is(imdb, monkeypatch):
 def test_a_truncated_archive_is_named(imdb, tmp_path, keep):
     (tmp_path / "aclImdb_v1.tar.gz").write_bytes(imdb["aclImdb_v1.tar.gz"][:keep])
     with pytest.raises(StudyError, match=r"aclImdb_v1\.tar\.gz is not the official .*fetch it again"):
-        data.reviews(tmp_path)
+        sets.reviews(tmp_path)
 
 
 # -- the user's own ------------------------------------------------------------------------------
@@ -323,13 +324,13 @@ def test_a_truncated_archive_is_named(imdb, tmp_path, keep):
 @given(st.integers(30, 300), st.integers(0, 5), st.lists(st.integers(1, 8), min_size=3, max_size=3))
 def test_a_split_is_a_partition_in_the_given_shares(count, seed, shares):
     fractions = [share / sum(shares) for share in shares]
-    found = data.split(count, fractions, seed)
+    found = arrays.split(count, fractions, seed)
     assert sorted(np.concatenate(found)) == list(range(count))
     for part, fraction in zip(found, fractions, strict=True):
         assert abs(len(part) - fraction * count) <= 1
-    again = data.split(count, fractions, seed)
+    again = arrays.split(count, fractions, seed)
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
-    assert not np.array_equal(found[0], data.split(count, fractions, seed + 1)[0])
+    assert not np.array_equal(found[0], arrays.split(count, fractions, seed + 1)[0])
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_a_split_is_a_partition_in_the_given_shares(count, seed, shares):
     ],
 )
 def test_numbers_become_what_models_take(values, dtype):
-    found = data.dense(values, "X")
+    found = arrays.dense(values, "X")
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, np.asarray(values))
 
@@ -373,13 +374,13 @@ def pickled():
 def test_prepared_arrays_that_cannot_be_right_are_made_anew(monkeypatch, tmp_path, content):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("memory was taken for it"))
-    path = data.cache() / "prepared" / "one.npz"
+    path = files.cache() / "prepared" / "one.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(content())
-    assert data.kept("one", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
+    assert files.kept("one", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert data.kept("one", lambda: pytest.fail("it was not kept"))["a"].tolist() == [0, 1, 2]
+    assert files.kept("one", lambda: pytest.fail("it was not kept"))["a"].tolist() == [0, 1, 2]
 
 
 def test_a_file_packed_out_of_all_proportion_is_not_unpacked(tmp_path, toy, contents, monkeypatch):
@@ -398,8 +399,8 @@ def test_prepared_arrays_are_kept_by_name(monkeypatch, tmp_path):
         return {"a": np.arange(3), "b": np.ones((2, 2), np.uint8)}
 
     for name in ("one", "one", "two"):
-        found = data.kept(name, prepare)
+        found = files.kept(name, prepare)
         assert found["a"].tolist() == [0, 1, 2]
         assert found["b"].dtype == np.uint8
     assert len(calls) == 2
-    assert sorted(path.name for path in (data.cache() / "prepared").iterdir()) == ["one.npz", "two.npz"]
+    assert sorted(path.name for path in (files.cache() / "prepared").iterdir()) == ["one.npz", "two.npz"]

@@ -14,7 +14,8 @@ from study_cases import BLOBS, changed
 from thalweg.cli import main as cli
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Length, Trial
+from thalweg.study.planning.budget import Length
+from thalweg.study.planning.specification import Trial
 from thalweg.study.running import engine as engines
 from thalweg.study.running.engine import Engine
 from thalweg.study.running.store import Store

@@ -5,7 +5,7 @@ import pytest
 
 from study_cases import BLOBS, small
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Budget
+from thalweg.study.planning.budget import Budget
 from thalweg.study.reporting import export
 from thalweg.study.study import Study, compare
 

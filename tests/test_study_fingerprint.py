@@ -12,12 +12,12 @@ import scipy.stats
 import torch
 
 from helpers import output, python
-from thalweg.study import task
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.running import opened
-from thalweg.study.running.fingerprint import examine, fingerprint, other
+from thalweg.study.fingerprint import files as opened
+from thalweg.study.fingerprint.hashing import examine, fingerprint, other
 from thalweg.study.task import Task
+from thalweg.study.tasks import from_file
 
 MODELS = """
 import functools
@@ -133,7 +133,9 @@ def project(tmp_path, monkeypatch):
     """A folder with a user's modules, imported anew whenever they are asked for."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("thalweg.study.running.opened._KEPT", {"__pycache__"})  # a tmp_path may lie anywhere
+    monkeypatch.setattr(
+        "thalweg.study.fingerprint.files._KEPT", {"__pycache__"}
+    )  # a tmp_path may lie anywhere
     (tmp_path / "pkg").mkdir()
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
@@ -235,9 +237,9 @@ def test_files_that_are_read_while_a_task_is_made_count(project):
 
     def loaded():
         forget()
-        task.run_file.cache_clear()
-        task._task_of.cache_clear()
-        return task.load(f"{path}:task")
+        from_file.run_file.cache_clear()
+        from_file._task_of.cache_clear()
+        return from_file.load(f"{path}:task")
 
     path.write_text(SOURCE)
     first = loaded()
@@ -248,7 +250,7 @@ def test_files_that_are_read_while_a_task_is_made_count(project):
 
 
 def test_which_files_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr("thalweg.study.running.opened._KEPT", {"__pycache__"})
+    monkeypatch.setattr("thalweg.study.fingerprint.files._KEPT", {"__pycache__"})
     (tmp_path / "read.txt").write_text("a")
     (tmp_path / "code.py").write_text("a")
     (tmp_path / "__pycache__").mkdir()
@@ -324,7 +326,7 @@ def test_objects_count_by_what_they_hold():
 ANYWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from thalweg.study.running.fingerprint import fingerprint
+from thalweg.study.fingerprint.hashing import fingerprint
 import logging, re, threading, torch, polars, numpy
 import models, pkg.near
 

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from study_cases import BLOBS, Setting, changed, load, model
 from thalweg import Loaders
-from thalweg.study.data import Part
+from thalweg.study.data.arrays import Part
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, seeds
 from thalweg.study.learners.batches import gather
-from thalweg.study.learners.measures import cross_entropy
+from thalweg.study.learners.torch_metrics import cross_entropy
 from thalweg.study.planning.plan import CLASSICAL
 from thalweg.study.task import Metric, Task
 

@@ -15,8 +15,9 @@ from study_cases import BLOBS, changed, small
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.planning import plan, proposers
-from thalweg.study.planning.plan import Budget, Length, Trial
-from thalweg.study.running.records import Run
+from thalweg.study.planning.budget import Budget, Length
+from thalweg.study.planning.specification import Trial
+from thalweg.study.records import Run
 
 TRIAL = Trial(BLOBS, Contestant("adam"), {"lr": 0.01}, Length("epochs", 3), 16, 0, "search")
 

@@ -10,7 +10,8 @@ import torch
 from study_cases import BLOBS, changed, small
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import CLASSICAL, Budget
+from thalweg.study.planning.budget import Budget
+from thalweg.study.planning.plan import CLASSICAL
 from thalweg.study.reporting import advice, report, tables, wording
 from thalweg.study.running.engine import Engine
 from thalweg.study.statistics import findings as statistics

@@ -8,9 +8,10 @@ import pytest
 from study_cases import changed, small
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import PROTOCOL, make
+from thalweg.study.planning.plan import make
+from thalweg.study.planning.specification import PROTOCOL
+from thalweg.study.records import identify
 from thalweg.study.running import store as stores
-from thalweg.study.running.records import identify
 from thalweg.study.running.store import Store
 
 TRIAL, OTHER = small().next_trials({})[:2]

@@ -15,8 +15,9 @@ from thalweg.study import comparison as comparisons
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged
+from thalweg.study.planning.budget import Budget
 from thalweg.study.planning.configuration import from_toml
-from thalweg.study.planning.plan import Budget, make
+from thalweg.study.planning.plan import make
 from thalweg.study.study import Study, compare
 from thalweg.study.task import LOSS, Task
 
@@ -173,7 +174,7 @@ LIMITED = """
 import resource, signal, sys
 from study_cases import BLOBS
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Budget
+from thalweg.study.planning.budget import Budget
 from thalweg.study.study import compare
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -18,13 +18,16 @@ from torch import nn
 
 from study_cases import BLOBS, Setting, load, model
 from thalweg import Loaders
-from thalweg.study import data, task, tasks
-from thalweg.study.data import Files, Part
+from thalweg.study import tasks
+from thalweg.study.data import files, sets
+from thalweg.study.data.arrays import Part
+from thalweg.study.data.files import Files
 from thalweg.study.errors import StudyError
-from thalweg.study.learners.measures import METRICS, cross_entropy, cut_cross_entropy
-from thalweg.study.running.fingerprint import fingerprint
+from thalweg.study.fingerprint.hashing import fingerprint
+from thalweg.study.learners.models import mlp
+from thalweg.study.learners.torch_metrics import METRICS, cross_entropy, cut_cross_entropy
 from thalweg.study.task import Metric, Task
-from thalweg.study.tasks import convex, models, text
+from thalweg.study.tasks import convex, from_file, models, text
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DATA = load()
@@ -45,7 +48,7 @@ def blobs(**values):
 
 
 def one(count):
-    return partial(models.perceptron, 4, count)
+    return partial(mlp, 4, count)
 
 
 def part(inputs=DATA.train.inputs, targets=DATA.train.targets):
@@ -283,7 +286,7 @@ def test_sparse_arrays_give_the_figures_of_dense_ones():
     assert abs(held).max() == 1
     task = Task.from_torch(
         "dense",
-        partial(models.perceptron, 30, 2),
+        partial(mlp, 30, 2),
         tuple(
             (
                 getattr(Task.from_arrays(scipy.sparse.csr_matrix(X), y).learner.data, n).inputs.toarray(),
@@ -332,7 +335,7 @@ def wide():
 
 
 def helper(width):
-    return models.perceptron(4, width, 3)
+    return mlp(4, width, 3)
 
 
 def test_a_version_changes_with_whatever_decides_the_outcome(monkeypatch):
@@ -342,12 +345,12 @@ def test_a_version_changes_with_whatever_decides_the_outcome(monkeypatch):
     assert blobs(model=wide, data=other).version != version
     assert blobs(model=wide, loss=cut_cross_entropy).version != version
     assert blobs(model=wide, metrics=["accuracy"]).version != version
-    assert blobs(model=partial(models.perceptron, 4, 8, 3)).version != version
+    assert blobs(model=partial(mlp, 4, 8, 3)).version != version
     assert blobs(model=wide, data=part()).version != blobs(model=wide, data=part(), split_seed=1).version
     monkeypatch.setitem(wide.__globals__, "WIDTH", 9)
     changed = blobs(model=wide).version
     assert changed != version
-    monkeypatch.setitem(wide.__globals__, "helper", lambda width: models.perceptron(4, width, width, 3))
+    monkeypatch.setitem(wide.__globals__, "helper", lambda width: mlp(4, width, width, 3))
     assert blobs(model=wide).version not in (version, changed)
 
 
@@ -419,10 +422,10 @@ def broken():
 """
 NEIGHBOUR = """
 import numpy as np
-from thalweg.study.tasks.models import perceptron
+from thalweg.study.learners.models import mlp
 
 def model(width):
-    return perceptron(4, width, 3)
+    return mlp(4, width, 3)
 
 def data():
     rng = np.random.RandomState(0)
@@ -440,7 +443,7 @@ def file(tmp_path, monkeypatch):
 
 
 def test_a_task_is_loaded_from_a_file_and_found_again_by_other_processes(file):
-    made, named, alone = (task.load(f"{file}{name}") for name in (":made", ":task", ""))
+    made, named, alone = (from_file.load(f"{file}{name}") for name in (":made", ":task", ""))
     assert made.version == named.version == alone.version
     assert tasks.get(f"{file}:task").version == made.version
     again = pickle.loads(pickle.dumps(made))
@@ -449,12 +452,12 @@ def test_a_task_is_loaded_from_a_file_and_found_again_by_other_processes(file):
 
 
 def test_a_file_that_changes_while_the_study_runs_is_noticed(file):
-    before = task.load(f"{file}:made")
+    before = from_file.load(f"{file}:made")
     file.write_text(SOURCE.replace("WIDTH = 8", "WIDTH = 9"))
     __import__("os").utime(file, ns=(1, 1))
     with pytest.raises(StudyError, match="the task has changed while the study ran"):
         before.learner(Setting(), 0)
-    after = task.load(f"{file}:made")
+    after = from_file.load(f"{file}:made")
     assert after.version != before.version
     after.learner(Setting(), 0)
     file.unlink()
@@ -475,9 +478,9 @@ def test_data_that_no_seed_fixes_is_not_taken_for_a_changed_file(file, within):
         "def model():\n"
         "    return neighbour.model(WIDTH + 0 * int(scale))\n"
     )
-    made = task.load(f"{file}:made")
-    task._task_of.cache_clear()  # as in another process
-    task.run_file.cache_clear()
+    made = from_file.load(f"{file}:made")
+    from_file._task_of.cache_clear()  # as in another process
+    from_file.run_file.cache_clear()
     with pytest.raises(StudyError, match=r"mine\.py: its (model and )?data differ from .*: seed what"):
         made.learner(Setting(), 0)
 
@@ -508,7 +511,7 @@ def test_a_file_without_the_task_is_explained(file, name, message):
 def test_a_file_that_fails_is_explained(file, source, message):
     file.write_text(source)
     with pytest.raises(StudyError, match=message):
-        task.load(f"{file}:task")
+        from_file.load(f"{file}:task")
 
 
 def test_an_unknown_task_is_answered_with_the_nearest():
@@ -598,9 +601,9 @@ def official(monkeypatch, name, contents, **values):
     import hashlib
 
     checksums = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
-    for module in (data, text):
+    for module in (sets, text):
         if hasattr(module, name):
-            monkeypatch.setattr(module, name, dataclasses.replace(getattr(data, name), checksums=checksums))
+            monkeypatch.setattr(module, name, dataclasses.replace(getattr(sets, name), checksums=checksums))
 
 
 @pytest.fixture
@@ -623,10 +626,10 @@ def test_reviews_are_numbered_as_keras_numbers_them(small_text, monkeypatch):
     assert [len(p.targets) for p in (found.train, found.validation, found.test)] == [48, 12, 20]
     assert found.train.targets.shape == (48, 1)
     assert found.test.targets.ravel().tolist() == [0] * 10 + [1] * 10, "each opinion by its ids"
-    texts, labels = data.reviews(small_text)[1]
+    texts, labels = sets.reviews(small_text)[1]
     assert labels == [0] * 10 + [1] * 10
     counts = {}
-    for review in data.reviews(small_text)[0].texts:
+    for review in sets.reviews(small_text)[0].texts:
         for word in text._words(review):
             counts[word] = counts.get(word, 0) + 1
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -634,7 +637,7 @@ def test_reviews_are_numbered_as_keras_numbers_them(small_text, monkeypatch):
     for row, review in zip(found.test.inputs, texts, strict=True):
         numbers = [1, *(ranked.index(w) + 4 if ranked.index(w) < 3 else 2 for w in text._words(review))][-5:]
         assert row.tolist() == [0] * (5 - len(numbers)) + numbers
-    monkeypatch.setattr(data, "reviews", None)  # from here on from the cache
+    monkeypatch.setattr(sets, "reviews", None)  # from here on from the cache
     bags = text._bags(small_text, words=3).test.inputs
     for row, review in zip(bags.toarray(), texts, strict=True):
         assert row.tolist() == [float(word in text._words(review)) for word in ranked[:3]]
@@ -642,7 +645,7 @@ def test_reviews_are_numbered_as_keras_numbers_them(small_text, monkeypatch):
 
 def test_numbered_reviews_that_are_damaged_are_made_anew(small_text):
     before = text.reviews(small_text)
-    (kept,) = (data.cache() / "prepared").iterdir()
+    (kept,) = (files.cache() / "prepared").iterdir()
     kept.write_bytes(kept.read_bytes()[:-100])
     after = text.reviews(small_text)
     assert before.keys() == after.keys()
@@ -723,11 +726,11 @@ def test_built_in_tasks_take_a_step_on_the_official_files(name, tmp_path, monkey
     if not (SHARED / folder).exists():
         pytest.skip(f"no {folder} files in {SHARED}")
     if folder == "imdb":  # numbering all words takes a while: 500 reviews of each opinion do
-        train, test = data.reviews(SHARED)
+        train, test = sets.reviews(SHARED)
         assert [sum(p.labels) for p in (train, test)] == [12500, 12500]
         assert len(train.texts) == len(test.texts) == 25000
-        few = [data.Reviews(p.texts[12000:13000], p.labels[12000:13000]) for p in (train, test)]
-        monkeypatch.setattr(data, "reviews", lambda folder: tuple(few))
+        few = [sets.Reviews(p.texts[12000:13000], p.labels[12000:13000]) for p in (train, test)]
+        monkeypatch.setattr(sets, "reviews", lambda folder: tuple(few))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = tasks.get(name, SHARED)
     learner = made.learner(Setting("adam", lr=0.001, batch_size=made.batch_size), 0)

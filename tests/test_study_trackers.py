@@ -5,7 +5,7 @@ import pytest
 
 from study_cases import BLOBS
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Budget
+from thalweg.study.planning.budget import Budget
 from thalweg.study.reporting import trackers
 from thalweg.study.reporting.trackers import MLflow, TensorBoard
 from thalweg.study.study import compare

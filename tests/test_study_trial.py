@@ -9,7 +9,9 @@ from study_cases import BLOBS, changed, model
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged
-from thalweg.study.planning.plan import CLASSICAL, Length, Trial
+from thalweg.study.planning.budget import Length
+from thalweg.study.planning.plan import CLASSICAL
+from thalweg.study.planning.specification import Trial
 from thalweg.study.running import trial
 from thalweg.study.task import LOSS, Measure, Task
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from thalweg import surfaces as surfaces
     from thalweg.study.contestant import Contestant as Contestant
     from thalweg.study.learners.batches import Loaders as Loaders
-    from thalweg.study.measure import Metric as Metric
-    from thalweg.study.planning.plan import Budget as Budget
+    from thalweg.study.learners.metrics import Metric as Metric
+    from thalweg.study.planning.budget import Budget as Budget
     from thalweg.study.study import Study as Study
     from thalweg.study.study import compare as compare
     from thalweg.study.task import Task as Task
@@ -107,10 +107,10 @@ _LAZY = {
     **dict.fromkeys(("Path", "path", "paths"), "surfaces.paths"),
     **dict.fromkeys(("Theory", "basins", "rate_map"), "surfaces.maps"),
     **dict.fromkeys(("Study", "compare"), "study.study"),
-    "Budget": "study.planning.plan",
+    "Budget": "study.planning.budget",
     "Contestant": "study.contestant",
     "Loaders": "study.learners.batches",
-    "Metric": "study.measure",
+    "Metric": "study.learners.metrics",
     "Task": "study.task",
 }
 _MODULES = {"solvers": "surfaces.solvers", "surfaces": "surfaces"}

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from study_cases import BLOBS
 from thalweg.study.errors import StudyError
+from thalweg.study.records import checksum, identify
 from thalweg.study.reporting import export, report, terminal, wording
-from thalweg.study.running.records import checksum, identify
 from thalweg.study.study import Study, compare
 
 # In place of any value of a file.

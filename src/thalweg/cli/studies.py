@@ -66,6 +66,7 @@ def compare(arguments: argparse.Namespace) -> int:
     _need_extra()
     from thalweg.study import tasks
     from thalweg.study.planning import plan
+    from thalweg.study.planning.budget import Budget
     from thalweg.study.planning.configuration import from_toml
     from thalweg.study.reporting import report, terminal, wording
     from thalweg.study.running.engine import Engine
@@ -76,7 +77,7 @@ def compare(arguments: argparse.Namespace) -> int:
         options = from_toml(arguments.config) if arguments.config else {}
         options |= {key: vars(arguments)[key] for key in _OPTIONS if vars(arguments)[key] is not None}
         given = {key: vars(arguments)[key] for key in _BUDGET if vars(arguments)[key] is not None}
-        options["budget"] = _budget(plan.Budget, options.get("budget"), given)
+        options["budget"] = _budget(Budget, options.get("budget"), given)
         options["vary"] = dict(arguments.vary)
         planned = plan.make(tasks.get(arguments.task, arguments.data), **options)
         engine = Engine(arguments.engine, arguments.address, arguments.jobs)

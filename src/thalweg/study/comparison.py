@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from thalweg.statefile import replaced
 from thalweg.study.contestant import Range
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Known, Plan, Trial
+from thalweg.study.planning.plan import Known, Plan
+from thalweg.study.planning.specification import Trial
+from thalweg.study.records import Run
 from thalweg.study.running.engine import Engine
-from thalweg.study.running.records import Run
 from thalweg.study.running.store import Store
-from thalweg.study.shapes import (
+from thalweg.study.schema import (
     COUNT,
     FLAG,
     INTEGER,

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
-import thalweg
 from thalweg.errors import nearest
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
-from thalweg.registry import module_named
+from thalweg.program.tracing import trace
+from thalweg.registry import get, module_named
 from thalweg.rule import Rule
 from thalweg.schedules import Cosine, Polynomial, Schedule, WarmUp, WarmUpStableDecay
 from thalweg.study.errors import StudyError
-from thalweg.study.running.fingerprint import Fingerprint, examine, fingerprint
+from thalweg.study.fingerprint.hashing import Fingerprint, examine, fingerprint
 from thalweg.treatments import Chain
 
 # What `Contestant` takes: "adam", "adam+cosine", "sgd@torch", "my_file.py:Mine", a rule, a class or function.
@@ -128,7 +128,7 @@ class Contestant:
         rule: Rule | None = None
         factory = None
         if isinstance(found, str):
-            rule = thalweg.get(found, dialect=dialect, **fixed)
+            rule = get(found, dialect=dialect, **fixed)
         elif isinstance(found, Rule):
             rule = _changed(found, fixed)
         else:
@@ -175,13 +175,13 @@ class Contestant:
     @cached_property
     def cost(self) -> float:
         """Bytes that a step moves for each entry, which tells the slow from the quick; where unknown, inf."""
-        return thalweg.trace(self.rule).bytes_per_entry() if self.rule else math.inf
+        return trace(self.rule).bytes_per_entry() if self.rule else math.inf
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What tells this optimizer's arithmetic from any other's, as JSON has it."""
         if self.rule:
-            program = thalweg.trace(self.rule)
+            program = trace(self.rule)
             # What is computed, not how it is written: comments and names of variables make no other rule.
             content = (program.formulas, program.formulas_step, program.slots, program.scalar_slots)
             whole = repr((content, self.rule.slots, self.rule.guarded))

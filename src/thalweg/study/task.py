@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
-import importlib.util
-import sys
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thalweg.errors import nearest
-from thalweg.study import data as sources_of
-from thalweg.study.data import SPLIT, Data, Part
+from thalweg.study.data.arrays import SPLIT, gather, is_sparse, standardised
 from thalweg.study.errors import StudyError
-from thalweg.study.measure import LOSS, Measure, Metric
-from thalweg.study.running import opened
-from thalweg.study.running.fingerprint import Fingerprint, examine, other
-from thalweg.study.running.libraries import is_library
+from thalweg.study.fingerprint import files as opened
+from thalweg.study.fingerprint.hashing import Fingerprint, examine
+from thalweg.study.learners.metrics import LOSS, Measure, Metric
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting
@@ -91,7 +81,7 @@ class Task:
                 become float32, whole numbers int64. For a language model, X are tokens (examples,
                 positions) and y the tokens that follow them.
             loss: "cross_entropy" of logits, "bce" of logits, "mse", "mae", "huber" (see
-                `learners.measures`), or `(outputs, targets) -> scalar`, a mean over the batch.
+                `learners.torch_metrics`), or `(outputs, targets) -> scalar`, a mean over the batch.
             metrics: "accuracy", "error", "perplexity", "rmse", ... or `Metric`s.
             split: fractions to train, validate and test on; of classes, each in its share.
             split_seed: shuffles the examples before they are split.
@@ -102,15 +92,14 @@ class Task:
             StudyError: what is wrong with the data, the loss or a metric. Whether they fit the model is
                 checked when the first learner is made.
         """
-        from thalweg.study.learners import measures
-        from thalweg.study.learners.batches import gather, sample
+        from thalweg.study.learners import batches, torch_metrics
         from thalweg.study.learners.torch import TorchTraining, streams
 
         _check_factory(model)
-        found = gather(data, split, split_seed)
-        figures, loss = measures.figures_of(metrics), measures.loss_of(loss)
+        found = batches.gather(data, split, split_seed)
+        figures, loss = torch_metrics.figures_of(metrics), torch_metrics.loss_of(loss)
         with streams(0):
-            made = _fingerprint(values, model, loss, figures, lambda: (found, sample(found)))
+            made = _fingerprint(values, model, loss, figures, lambda: (found, batches.sample(found)))
         size = values.setdefault("batch_size", 32)
         learner = TorchTraining(f"{name} {made.text}", model, found, loss, figures, size)
         all_ = LOSS, *(figure.measure for figure in figures)
@@ -148,7 +137,7 @@ class Task:
         from thalweg.study.learners.keras import KerasTraining, loss_of, metrics_of, streams
 
         _check_factory(model)
-        found = sources_of.gather(data, split, split_seed)
+        found = gather(data, split, split_seed)
         loss, wanted = loss_of(loss), metrics_of(metrics)
         with streams(0):
             made = _fingerprint(values, model, loss, wanted, lambda: found)
@@ -189,6 +178,8 @@ class Task:
         Raises:
             StudyError: as `from_torch`; or whole numbers in `y` that may be classes or counts.
         """
+        from thalweg.study.learners.models import mlp
+
         y = np.asarray(y)
         kind = _kind(y, kind)
         if kind == "classification":
@@ -199,13 +190,14 @@ class Task:
         else:
             y = y.astype(np.float32)
             outputs = y.shape[1] if y.ndim > 1 else 1
-        whole = sources_of.gather((X, y), split, split_seed)
+        whole = gather((X, y), split, split_seed)
         if whole.train.inputs.ndim != 2:
             raise StudyError(f"X has shape {np.shape(X)}, where (examples, features) is wanted")
-        found = _standardised(whole, kind)
-        make = model or (_linear if sources_of.is_sparse(found.train.inputs) else _hidden)
+        found = standardised(whole, kind)
+        hidden = () if is_sparse(found.train.inputs) else (64, 64)
         loss, metrics = ("mse", ["mae"]) if kind == "regression" else ("cross_entropy", ["accuracy"])
-        factory = partial(make, found.train.inputs.shape[1], outputs)
+        features = found.train.inputs.shape[1]
+        factory = partial(model, features, outputs) if model else partial(mlp, features, *hidden, outputs)
         return Task.from_torch(name, factory, found, loss, metrics, **values)
 
 
@@ -244,170 +236,3 @@ def _kind(y: np.ndarray[Any, Any], kind: str | None) -> str:
             '(kind="classification") or quantities (kind="regression")'
         )
     return "classification"
-
-
-def _standardised(data: Data, kind: str) -> Data:
-    inputs = data.train.inputs
-    sparse = sources_of.is_sparse(inputs)
-    mean, scale = (0.0, _largest(inputs)) if sparse else _moments(inputs)
-    middle, spread = _moments(data.train.targets) if kind == "regression" else (0, 1)
-
-    def part(given: Part) -> Part:
-        X = given.inputs.multiply(1 / scale).tocsr() if sparse else (given.inputs - mean) / scale
-        y = given.targets if kind == "classification" else (given.targets - middle) / spread
-        return Part(X.astype(np.float32), y.astype(given.targets.dtype))
-
-    return Data(part(data.train), part(data.validation), part(data.test))
-
-
-def _largest(array: Any) -> Any:
-    """Largest absolute value of a sparse matrix's columns; 1 for an empty one."""
-    found = abs(array).max(axis=0).toarray().ravel()
-    return np.where(found > 0, found, 1)
-
-
-def _moments(array: Any) -> tuple[Any, Any]:
-    """Mean and standard deviation of columns; 1 for a constant one."""
-    deviation = array.std(axis=0, dtype=np.float64)
-    return array.mean(axis=0, dtype=np.float64), np.where(deviation > 0, deviation, 1)
-
-
-def _hidden(features: int, outputs: int) -> Any:
-    from thalweg.study.tasks.models import perceptron
-
-    return perceptron(features, 64, 64, outputs)
-
-
-def _linear(features: int, outputs: int) -> Any:
-    from thalweg.study.tasks.models import perceptron
-
-    return perceptron(features, outputs)
-
-
-def load(reference: str) -> Task:
-    """A task from the user's file.
-
-    Other processes run the file again, by its path: what it makes need not be picklable.
-
-    Args:
-        reference: "my_task.py:task", a file and the name in it of a Task, or of a function that
-            returns one; ":task" may be left out.
-
-    Raises:
-        StudyError: there is no such file or name, the file fails, or what it has is no Task.
-    """
-    file, colon, attribute = reference.rpartition(":")
-    if not colon or attribute.endswith(".py"):
-        file, attribute = reference, "task"
-    path = Path(file).expanduser().absolute()
-    if not path.is_file():
-        raise StudyError(f"there is no file {path}")
-    changed = path.stat().st_mtime_ns
-    found = _task_of(path, attribute, changed)
-    return dataclasses.replace(
-        found, learner=_FromFile(path, attribute, found.version, found.covers, changed)
-    )
-
-
-@dataclass(frozen=True)
-class _FromFile:
-    """Makes learners of a task in a file, in any process."""
-
-    path: Path
-    attribute: str
-    version: str
-    covers: Mapping[str, str]
-    changed: int  # when the file was, as for `run_file`
-
-    def __call__(self, setting: Setting, seed: int) -> Learner:
-        if not self.path.is_file():
-            raise StudyError(f"{self.path} is gone; on a cluster, every machine needs it at the same place")
-        changed = self.path.stat().st_mtime_ns
-        task = _task_of(self.path, self.attribute, changed)
-        if task.version != self.version:
-            raise StudyError(f"{self.path}: {self._why_another(task, changed)}")
-        return task.learner(setting, seed)
-
-    def _why_another(self, task: Task, changed: int) -> str:
-        names = other(self.covers, task.covers)
-        parts = " and ".join(name for name in names if "." not in name)
-        edited = changed != self.changed or any("." in name for name in names if name != self.path.name)
-        if edited or not parts:
-            return "the task has changed while the study ran: start the study again"
-        return (
-            f"its {parts} differ from one making of the task to the next, though the file has not changed: "
-            "seed what is random there, as with numpy.random.default_rng(0)"
-        )
-
-
-@functools.lru_cache(maxsize=1)
-def _task_of(path: Path, attribute: str, changed: int) -> Task:
-    """The task in a file, made once as long as the file is unchanged."""
-    with opened.watched() as files:
-        module, read = run_file(path, changed)
-        found = _made(module, path, attribute)
-    content = opened.contents(files | read) if found.covers else []
-    if not content:
-        return found
-    # What was read on the way may have gone into anything.
-    digest = hashlib.sha256(repr((found.version, content)).encode()).hexdigest()[:16]
-    covers = {**found.covers, **{name: hash_[:16] for name, hash_ in content}}
-    return dataclasses.replace(found, version=digest, covers=covers)
-
-
-def _made(module: types.ModuleType, path: Path, attribute: str) -> Task:
-    found = getattr(module, attribute, None)
-    if found is None:
-        known = [name for name, value in vars(module).items() if isinstance(value, Task) or callable(value)]
-        raise StudyError(f"{path.name} has no {attribute!r}; {nearest(attribute, known)}")
-    if callable(found):
-        try:
-            found = found()
-        except StudyError:
-            raise
-        except Exception as error:
-            raise StudyError(f"{attribute}() of {path.name} failed: {_told(error)}") from error
-    if not isinstance(found, Task):
-        raise StudyError(f"{attribute} of {path.name} is {type(found).__name__}, where a Task is wanted")
-    return found
-
-
-@functools.lru_cache(maxsize=1)
-def run_file(path: Path, changed: int) -> tuple[types.ModuleType, set[str]]:
-    """A Python file as a module, run once as long as it is unchanged, and the files that it read.
-
-    Args:
-        path: absolute.
-        changed: when it was, in nanoseconds, as `path.stat().st_mtime_ns` has it.
-
-    Raises:
-        StudyError: the file fails; the message has the error and its line.
-    """
-    name = f"thalweg_task_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise StudyError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # as `python my_task.py` would: it may import its neighbours
-    try:
-        with opened.watched() as files:
-            spec.loader.exec_module(module)
-    except StudyError:
-        raise
-    except Exception as error:
-        raise StudyError(f"{path.name} failed: {_told(error)}") from error
-    return module, files
-
-
-def _told(error: Exception) -> str:
-    """An exception with the line of the user's file that it comes from."""
-    trace, line = error.__traceback__, None
-    while trace:
-        if Path(trace.tb_frame.f_code.co_filename).suffix == ".py" and not is_library(
-            trace.tb_frame.f_code.co_filename
-        ):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f"{type(error).__name__}: {error}" + (f" (line {line})" if line else "")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from thalweg.study import data
-from thalweg.study.data import Data, Part, is_sparse, parts, split
+from thalweg.study.data import arrays
+from thalweg.study.data.arrays import Data, Part, is_sparse, parts, split
 from thalweg.study.errors import StudyError
 
 # How many examples are evaluated at once: bounds memory, and changes no figure.
@@ -157,7 +157,7 @@ def of(data: Data | Loaders, own: int) -> Source:
 
 
 def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:
-    """Data from what a user has: `Loaders`, torch Datasets, or as `data.gather` takes it.
+    """Data from what a user has: `Loaders`, torch Datasets, or as `arrays.gather` takes it.
 
     Raises:
         StudyError: it is none of these, or a part is empty.
@@ -171,9 +171,9 @@ def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:
         given = tuple(Subset(given, part.tolist()) for part in rows)
     found = parts(given)
     if not found or not all(map(_is_set, found)):
-        return data.gather(given, fractions, seed)
+        return arrays.gather(given, fractions, seed)
     if all(isinstance(part, TensorDataset) for part in found):
-        return data.gather(tuple(part.tensors for part in found), fractions, seed)
+        return arrays.gather(tuple(part.tensors for part in found), fractions, seed)
     for name, part in zip(("training", "validation", "test"), found, strict=True):
         if not len(part):
             raise StudyError(f"the {name} part is empty: every part needs examples")
@@ -184,7 +184,7 @@ def _labels(given: Any) -> Any:
     """The classes of a Dataset that has them beside its examples, as torchvision's do."""
     targets = getattr(given, "targets", None)
     try:
-        return data.classes(targets) if len(targets) == len(given) else None  # type: ignore[arg-type]
+        return arrays.classes(targets) if len(targets) == len(given) else None  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
 

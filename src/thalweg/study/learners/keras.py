@@ -13,10 +13,10 @@ import keras
 import numpy as np
 
 from thalweg.errors import nearest
-from thalweg.study.data import Data, is_sparse
+from thalweg.study.data.arrays import Data, is_sparse
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Streams, seeds
-from thalweg.study.measure import Metric
+from thalweg.study.learners.metrics import Metric
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting

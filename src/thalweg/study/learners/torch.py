@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from thalweg.study.data import Data
+from thalweg.study.data.arrays import Data
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Streams, batches, seeds
 from thalweg.study.learners.batches import Batch, Loaders, Source
-from thalweg.study.learners.measures import Figure, Function, cross_entropy, cut_cross_entropy, means, wholes
+from thalweg.study.learners.torch_metrics import (
+    Figure,
+    Function,
+    cross_entropy,
+    cut_cross_entropy,
+    means,
+    wholes,
+)
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting

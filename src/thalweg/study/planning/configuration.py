@@ -7,8 +7,8 @@ from typing import Any
 from thalweg.errors import nearest
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Budget
-from thalweg.study.shapes import (
+from thalweg.study.planning.budget import Budget
+from thalweg.study.schema import (
     FLAG,
     NATURAL,
     NUMBER,

@@ -16,143 +16,34 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from thalweg.errors import nearest
 from thalweg.rule import Rule
-from thalweg.study.contestant import Contestant, Optimizer, Setting
+from thalweg.study.contestant import Contestant, Optimizer
 from thalweg.study.errors import StudyError
 from thalweg.study.planning import proposers
+from thalweg.study.planning.budget import MOST, Budget, Length, at_least_one
 from thalweg.study.planning.proposers import Point, Tried
+from thalweg.study.planning.specification import Trial
 from thalweg.study.planning.vary import Varied
 from thalweg.study.planning.vary import contestants as variants
-from thalweg.study.running.records import Run, identify
-from thalweg.study.shapes import POSITIVE
+from thalweg.study.records import Run
 from thalweg.study.task import Task
 
 CLASSICAL = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamax", "nadam")
 
-# Goes up when training itself changes what it computes; older trials are then run anew.
-PROTOCOL = 3
-
 # Settings a contestant may try, where the user does not say.
 TRIALS = 12
-
-# A loss beyond it counts as diverged.
-BOUND = 1e8
-
-# More settings, or final seeds, than this are a slip of the hand.
-MOST = 10_000
 
 # Final seeds begin so far above the first search seed.
 FRESH = 1000
 
 # Successive halving looks after this share of a trial, and stops all but this share of the settings.
 RUNG, KEPT = 0.25, 1 / 3
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every contestant may spend.
-
-    Attributes:
-        trials: how many settings it may try, each from every search seed. None: 12, or as many as the
-            learning rates that are given.
-        epochs, steps, seconds: how long each trial trains: one of them, or none for the task's epochs.
-            Seconds are of training alone.
-
-    Raises:
-        StudyError: a number below one (seconds: not above zero), or two lengths.
-    """
-
-    trials: int | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        at_least_one("the number of trials", self.trials, MOST)
-        for name in ("epochs", "steps"):
-            at_least_one(f"the number of {name}", getattr(self, name))
-        if self.seconds is not None and not POSITIVE.passes(self.seconds):
-            raise StudyError(f"the seconds of a trial must be {POSITIVE.words}, got {self.seconds!r}")
-        given = [name for name in ("epochs", "steps", "seconds") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise StudyError(f"a trial's length is given twice, in {given[0]} and in {given[1]}")
-
-    def length(self, task: Task) -> Length:
-        """Each trial's length."""
-        for unit in ("steps", "seconds", "epochs"):
-            if (amount := getattr(self, unit)) is not None:
-                return Length(unit, amount)
-        return Length("epochs", task.epochs)
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a trial trains: so many "epochs", "steps" or "seconds"."""
-
-    unit: str
-    amount: float
-
-    def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training run, settled to the last figure.
-
-    Attributes:
-        hyperparameters: those that differ from the contestant's defaults.
-        seed: decides the initial weights and the order of examples, and nothing else does.
-        stage: "search", "final" or "default".
-        every: steps between evaluations; None: one each epoch.
-        until: the share of its length after which it is stopped, by successive halving.
-    """
-
-    task: Task
-    contestant: Contestant
-    hyperparameters: Point
-    length: Length
-    batch_size: int
-    seed: int
-    stage: str
-    every: int | None = None
-    until: float | None = None
-
-    def setting(self, total_steps: int | None) -> Setting:
-        """What its learner trains with."""
-        return self.contestant.setting(self.hyperparameters, total_steps, self.batch_size)
-
-    @cached_property
-    def specification(self) -> dict[str, Any]:
-        """What it is and all that decides its outcome, as JSON has it."""
-        return {
-            "protocol": PROTOCOL,
-            "task": self.task.name,
-            "task_version": self.task.version,
-            "contestant": {"name": self.contestant.name} | self.contestant.identity,
-            "dialect": self.contestant.dialect,
-            "hyperparameters": self.contestant.specification(self.hyperparameters),
-            "schedule": self.contestant.schedule,
-            self.length.unit: self.length.amount,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "stage": self.stage,
-            "every": self.every,
-            "until": self.until,
-        }
-
-    @cached_property
-    def id(self) -> str:
-        """Hash of what decides the outcome; see `records.identify`."""
-        return identify(self.specification)
 
 
 @dataclass(frozen=True)
@@ -401,18 +292,6 @@ def make(
     )
     _check(plan)
     return plan
-
-
-def at_least_one(name: str, value: int | None, most: int = 10**9) -> None:
-    """Refuses a count below one, or beyond all reason, or one that is no whole number."""
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise StudyError(f"{name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise StudyError(f"{name} must be at least 1, got {value}")
-    if value > most:
-        raise StudyError(f"{name} must be at most {most}, got {reprlib.repr(value)}")
 
 
 def _contestant(

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from thalweg.study.comparison import Comparison
+from thalweg.study.records import Run
 from thalweg.study.reporting import wording
-from thalweg.study.running.records import Run
 from thalweg.study.statistics.findings import Findings, Setting, find
 from thalweg.study.statistics.resampling import Interval
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from thalweg.study.comparison import Comparison
 from thalweg.study.errors import StudyError
-from thalweg.study.running.records import Run
+from thalweg.study.records import Run
 
 # MLflow takes so many metrics at once. Left alone, it tries for minutes to reach a server that is gone, and
 # the study would wait with it; so many attempts take seconds.

@@ -25,8 +25,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from thalweg.errors import nearest
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Trial, at_least_one
-from thalweg.study.running.records import Record, Run
+from thalweg.study.planning.budget import at_least_one
+from thalweg.study.planning.specification import Trial
+from thalweg.study.records import Record, Run
 from thalweg.study.running.store import Store, write_all
 
 ENGINES = ("local", "dask", "ray")

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import PROTOCOL, Plan, Trial
-from thalweg.study.running.fingerprint import other
-from thalweg.study.running.records import AlteredError, Record, Run, checksum, parse, parse_header
+from thalweg.study.fingerprint.hashing import other
+from thalweg.study.planning.plan import Plan
+from thalweg.study.planning.specification import PROTOCOL, Trial
+from thalweg.study.records import AlteredError, Record, Run, checksum, parse, parse_header
 
 if TYPE_CHECKING:
     import polars

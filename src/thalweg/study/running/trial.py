@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 
 import numpy as np
 import torch
 
-import thalweg
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Learner
-from thalweg.study.planning.plan import BOUND, Trial
-from thalweg.study.running.records import Record
+from thalweg.study.planning.specification import BOUND, Trial
+from thalweg.study.records import Record
 from thalweg.study.task import Task
 
 Write = Callable[[Record], None]
@@ -113,7 +113,7 @@ def environment(task: Task) -> Record:
 
         frameworks.append(backend())
     return {
-        "thalweg": thalweg.__version__,
+        "thalweg": version("thalweg"),
         "python": platform.python_version(),
         "numpy": np.__version__,
         **{name: str(import_module(name).__version__) for name in frameworks},

@@ -16,7 +16,7 @@ import numpy as np
 
 from thalweg.study.comparison import Comparison
 from thalweg.study.errors import StudyError
-from thalweg.study.running.records import Run
+from thalweg.study.records import Run
 from thalweg.study.statistics import profiles, resampling, tuning
 from thalweg.study.statistics.profiles import Profile
 from thalweg.study.statistics.resampling import FloatArray, Interval, Standings

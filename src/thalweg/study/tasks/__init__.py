@@ -5,9 +5,10 @@ from importlib import import_module
 from pathlib import Path
 
 from thalweg.errors import nearest
-from thalweg.study import data
+from thalweg.study.data import sets
 from thalweg.study.errors import StudyError
-from thalweg.study.task import Task, load
+from thalweg.study.task import Task
+from thalweg.study.tasks.from_file import load
 
 
 def _made(module: str, function: str, *arguments: object) -> Callable[[Path | None], Task]:
@@ -22,10 +23,10 @@ def _made(module: str, function: str, *arguments: object) -> Callable[[Path | No
 
 TASKS: dict[str, Callable[[Path | None], Task]] = {
     "digits": _made("images", "digits"),
-    "mnist": _made("images", "perceptron", data.MNIST),
-    "fashion-mnist": _made("images", "perceptron", data.FASHION_MNIST),
-    "fashion-mnist-cnn": _made("images", "convolutional", data.FASHION_MNIST),
-    "mnist-autoencoder": _made("images", "autoencoder", data.MNIST),
+    "mnist": _made("images", "perceptron", sets.MNIST),
+    "fashion-mnist": _made("images", "perceptron", sets.FASHION_MNIST),
+    "fashion-mnist-cnn": _made("images", "convolutional", sets.FASHION_MNIST),
+    "mnist-autoencoder": _made("images", "autoencoder", sets.MNIST),
     "imdb-cnn": _made("text", "review_convolution"),
     "imdb-bow": _made("text", "review_words"),
     "shakespeare-rnn": _made("text", "shakespeare_recurrent"),

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thalweg.study.data import Array, Data, Part
+from thalweg.study.data.arrays import Array, Data, Part
 from thalweg.study.errors import StudyError
-from thalweg.study.learners.measures import Figure, bce
+from thalweg.study.learners.metrics import LOSS, Measure
 from thalweg.study.learners.torch import TorchTraining
-from thalweg.study.measure import LOSS, Measure
+from thalweg.study.learners.torch_metrics import Figure, bce
 from thalweg.study.task import Task
 
 _L2 = 1e-2

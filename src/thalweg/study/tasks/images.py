@@ -7,12 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from thalweg.study import data
-from thalweg.study.data import Data, IdxSet, Part
+from thalweg.study.data import sets
+from thalweg.study.data.arrays import Data, Part
+from thalweg.study.data.sets import IdxSet
 from thalweg.study.errors import StudyError
-from thalweg.study.learners.measures import Figure, accuracy, bce, cross_entropy, cut_cross_entropy
+from thalweg.study.learners.metrics import LOSS, Measure
+from thalweg.study.learners.models import mlp
 from thalweg.study.learners.torch import TorchTraining
-from thalweg.study.measure import LOSS, Measure
+from thalweg.study.learners.torch_metrics import Figure, accuracy, bce, cross_entropy, cut_cross_entropy
 from thalweg.study.task import Task
 from thalweg.study.tasks import models
 
@@ -27,15 +29,15 @@ def digits(folder: Path | None = None) -> Task:
     """Scikit-learn's 8x8 digits, by a perceptron 64-64-10."""
     if folder:
         raise StudyError("digits are embedded in scikit-learn: leave --data out")
-    model = partial(models.perceptron, 64, 64, 10)
-    learner = TorchTraining("digits 1", model, data.digits, cross_entropy, (ACCURACY,), 64)
+    model = partial(mlp, 64, 64, 10)
+    learner = TorchTraining("digits 1", model, sets.digits, cross_entropy, (ACCURACY,), 64)
     sources = {"digits": "https://archive.ics.uci.edu/dataset/80, from scikit-learn"}
     return Task("digits", "1", learner, (LOSS, ACCURACY.measure), batch_size=64, sources=sources)
 
 
 def perceptron(files: IdxSet, folder: Path | None = None) -> Task:
     """28x28 pixels, by a perceptron 784-300-100-10, as courses have it."""
-    return _idx(files, folder, files.name, partial(models.perceptron, 784, 300, 100, 10))
+    return _idx(files, folder, files.name, partial(mlp, 784, 300, 100, 10))
 
 
 def convolutional(files: IdxSet, folder: Path | None = None) -> Task:

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from thalweg.study.learners.models import glorot, mlp
+
 Factory: TypeAlias = Callable[[], nn.Module]
-
-
-def perceptron(*widths: int) -> nn.Sequential:
-    """Fully connected layers with ReLU between them: Glorot-uniform weights, zero biases, as in Keras."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [_glorot(nn.Linear(inputs, outputs)), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def convolutional() -> nn.Sequential:
     """For 28x28 pixels: two convolutions of 3x3 with 16 and 32 channels, pooled each, then 64 units."""
     return nn.Sequential(
         nn.Unflatten(1, (1, 28, 28)),
-        _glorot(nn.Conv2d(1, 16, 3)),
+        glorot(nn.Conv2d(1, 16, 3)),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        _glorot(nn.Conv2d(16, 32, 3)),
+        glorot(nn.Conv2d(16, 32, 3)),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        perceptron(800, 64, 10),
+        mlp(800, 64, 10),
     )
 
 
@@ -43,9 +37,9 @@ class TextConvolution(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(words, 50)
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
-        self.convolution = _glorot(nn.Conv1d(50, units, 3))
-        self.hidden = _glorot(nn.Linear(units, units))
-        self.output = _glorot(nn.Linear(units, 1))
+        self.convolution = glorot(nn.Conv1d(50, units, 3))
+        self.hidden = glorot(nn.Linear(units, units))
+        self.output = glorot(nn.Linear(units, 1))
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, words: Tensor) -> Tensor:
@@ -116,13 +110,7 @@ def autoencoder(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     places = [*widths, *widths[-2::-1]]
     for place, (inputs, outputs) in enumerate(pairwise(places), 1):
-        layers.append(_glorot(nn.Linear(inputs, outputs)))
+        layers.append(glorot(nn.Linear(inputs, outputs)))
         if place not in (len(widths) - 1, len(places) - 1):
             layers.append(nn.Sigmoid())
     return nn.Sequential(*layers)
-
-
-def _glorot(layer: Any) -> Any:
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from thalweg.study import data
-from thalweg.study.data import IMDB, SHAKESPEARE, Array, Data, Part
-from thalweg.study.learners.measures import METRICS, bce, cross_entropy
+from thalweg.study.data import files, sets
+from thalweg.study.data.arrays import Array, Data, Part
+from thalweg.study.data.sets import IMDB, SHAKESPEARE
+from thalweg.study.learners.metrics import LOSS
+from thalweg.study.learners.models import mlp
 from thalweg.study.learners.torch import TorchTraining
-from thalweg.study.measure import LOSS
+from thalweg.study.learners.torch_metrics import METRICS, bce, cross_entropy
 from thalweg.study.task import Task
 from thalweg.study.tasks import models
 
@@ -40,7 +42,7 @@ def review_convolution(folder: Path | None = None) -> Task:
 def review_words(folder: Path | None = None) -> Task:
     """Sentiment of IMDB reviews by logistic regression on which of 10,000 words occur: sparse data."""
     load = partial(_bags, folder and folder.absolute(), words=10000)
-    return _reviews("imdb-bow", partial(models.perceptron, 10000, 1), load, folder, epochs=10)
+    return _reviews("imdb-bow", partial(mlp, 10000, 1), load, folder, epochs=10)
 
 
 def _reviews(
@@ -64,11 +66,11 @@ def reviews(folder: Path | None = None) -> dict[str, Array]:
         StudyError: the files are not to be had.
     """
     # Which content is named by what it has to hash to, so that other files never meet kept numbers.
-    return data.kept(f"imdb-words-1-{IMDB.digest}", partial(_numbered, folder))
+    return files.kept(f"imdb-words-1-{IMDB.digest}", partial(_numbered, folder))
 
 
 def _numbered(folder: Path | None) -> dict[str, Array]:
-    found = dict(zip(("train", "test"), data.reviews(folder), strict=True))
+    found = dict(zip(("train", "test"), sets.reviews(folder), strict=True))
     split = {name: [_words(text) for text in part.texts] for name, part in found.items()}
     counts = Counter(word for words in split["train"] for word in words)
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[:_RARE]

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from thalweg.errors import nearest
 from thalweg.study.errors import StudyError
-from thalweg.study.measure import Measure, Metric
+from thalweg.study.learners.metrics import Measure, Metric
 
 Function: TypeAlias = Callable[[Any, Any], Tensor]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
-from thalweg.study.shapes import COUNT, NUMBER, TEXT, Every, Kind, Optional, maybe, one_of, wrong
+from thalweg.study.schema import COUNT, NUMBER, TEXT, Every, Kind, Optional, maybe, one_of, wrong
 
 Record: TypeAlias = dict[str, Any]
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from thalweg.study.errors import StudyError
-from thalweg.study.running import opened
-from thalweg.study.running.libraries import is_library, label, of_library
+from thalweg.study.fingerprint import files as opened
+from thalweg.study.fingerprint.libraries import is_library, label, of_library
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from thalweg.study.data import cache
-from thalweg.study.running.libraries import is_library
+from thalweg.study.data.files import cache
+from thalweg.study.fingerprint.libraries import is_library
 
 # A file is read whole up to so many bytes; of a larger one count its length, its age and its two ends.
 WHOLE, END = 2**28, 2**20

@@ -1,0 +1,73 @@
+"""What every contestant may spend, and how long a trial trains."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass
+
+from thalweg.study.errors import StudyError
+from thalweg.study.schema import POSITIVE
+from thalweg.study.task import Task
+
+# More settings, or final seeds, than this are a slip of the hand.
+MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every contestant may spend.
+
+    Attributes:
+        trials: how many settings it may try, each from every search seed. None: 12, or as many as the
+            learning rates that are given.
+        epochs, steps, seconds: how long each trial trains: one of them, or none for the task's epochs.
+            Seconds are of training alone.
+
+    Raises:
+        StudyError: a number below one (seconds: not above zero), or two lengths.
+    """
+
+    trials: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least_one("the number of trials", self.trials, MOST)
+        for name in ("epochs", "steps"):
+            at_least_one(f"the number of {name}", getattr(self, name))
+        if self.seconds is not None and not POSITIVE.passes(self.seconds):
+            raise StudyError(f"the seconds of a trial must be {POSITIVE.words}, got {self.seconds!r}")
+        given = [name for name in ("epochs", "steps", "seconds") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise StudyError(f"a trial's length is given twice, in {given[0]} and in {given[1]}")
+
+    def length(self, task: Task) -> Length:
+        """Each trial's length."""
+        for unit in ("steps", "seconds", "epochs"):
+            if (amount := getattr(self, unit)) is not None:
+                return Length(unit, amount)
+        return Length("epochs", task.epochs)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a trial trains: so many "epochs", "steps" or "seconds"."""
+
+    unit: str
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+
+def at_least_one(name: str, value: int | None, most: int = 10**9) -> None:
+    """Refuses a count below one, or beyond all reason, or one that is no whole number."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise StudyError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise StudyError(f"{name} must be at least 1, got {value}")
+    if value > most:
+        raise StudyError(f"{name} must be at most {most}, got {reprlib.repr(value)}")
