@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from thalweg import statefile
 from thalweg.errors import UnknownRuleError, nearest, no_attribute, no_rule
 from thalweg.hyperparameters import spellings
-from thalweg.kernels import threads
 from thalweg.kernels.arrays import ARRAYS
 from thalweg.kernels.source import DTYPES
 from thalweg.kernels.table import Table
+from thalweg.kernels.threads import lock
 from thalweg.program.tracing import Program, trace
 from thalweg.registry import find, known_as, meant_by, rules, spelled
 from thalweg.rule import Rule, Scalar
@@ -72,7 +72,7 @@ class Optimizer:
     """
 
     def __init__(self, rule: Rule, *, threads: int | None = None) -> None:
-        self._lock = threads.lock()
+        self._lock = lock()
         self.t = 0
         self.rule = rule
         self.threads = threads or usable_processors()
@@ -142,7 +142,7 @@ class Optimizer:
         return {**kept, "_slots": slots, "_table": None}  # it is built again
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threads.lock())
+        vars(self).update(state, _lock=lock())
 
     def update(self, params: Arrays, grads: Arrays) -> None:
         """Take one step, in place.
