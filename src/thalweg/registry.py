@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from thalweg.dialects import DIALECTS
-from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, nearest
+from thalweg.dialects import spoken
+from thalweg.errors import UnknownHyperparameterError, UnknownRuleError, nearest
 from thalweg.hyperparameters import fold, spellings
 from thalweg.rule import Rule
 from thalweg.rules import RULES
@@ -228,9 +228,7 @@ def get(name: str | type[Rule], *, dialect: str = "paper", **hyperparameters: An
         TypeError, ValueError: a value of the wrong type, outside its range, or given twice.
     """
     rule = find(name)
-    if dialect not in DIALECTS:
-        raise UnknownDialectError(dialect, DIALECTS)
-    return rule(**{**DIALECTS[dialect].get(standard_name(rule), {}), **spelled(rule, hyperparameters)})
+    return rule(**{**spoken(dialect, rule), **spelled(rule, hyperparameters)})
 
 
 def spelled(rule: type[Rule], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
