@@ -11,7 +11,7 @@ from hypothesis import assume, given
 
 from helpers import derivatives
 from thalweg import ops
-from thalweg.program.printing import to_python
+from thalweg.program.printing import PYTHON
 from thalweg.program.symbols import Expr, apply, symbol
 from thalweg.surfaces.calculus import derivative, gradient, hessian
 
@@ -38,7 +38,7 @@ CASES: dict[str, Any] = {
 
 
 def with_torch(e: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    source = compile(to_python(e), "<expression>", "eval")
+    source = compile(PYTHON.write(e), "<expression>", "eval")
 
     def function(point: torch.Tensor) -> torch.Tensor:
         # A sum with nought: what does not depend on the point still has a gradient.
@@ -50,7 +50,7 @@ def with_torch(e: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 def number(e: Any, point: Any) -> Any:
     with np.errstate(all="ignore"):
         names = {name: getattr(np, name) for name in ops.__all__} | {"inf": np.inf, "nan": np.nan}
-        return eval(to_python(e), {**names, "x": np.float64(point[0]), "y": np.float64(point[1])})
+        return eval(PYTHON.write(e), {**names, "x": np.float64(point[0]), "y": np.float64(point[1])})
 
 
 def check(e: Any, point: tuple[float, float], rel: float = 1e-12) -> bool:
@@ -105,7 +105,7 @@ def test_whatever_is_composed_of_them(e: Any, point: tuple[float, float]) -> Non
     ],
 )
 def test_results_are_simple(made: Any, simply: str) -> None:
-    assert to_python(made) == simply
+    assert PYTHON.write(made) == simply
 
 
 def test_the_hessian_of_a_quadratic_is_numbers() -> None:

@@ -11,7 +11,7 @@ from matplotlib import mathtext
 import thalweg
 from thalweg import ops
 from thalweg.dialects import DIALECTS
-from thalweg.program.printing import plain_symbol, to_ascii, width
+from thalweg.program.printing import to_ascii, unicode_symbol, width
 
 matplotlib.use("Agg")
 
@@ -125,6 +125,14 @@ def test_parentheses_stand_where_a_reader_needs_them():
     ]
 
 
+def test_where_a_fraction_is_rounded_down_it_stands_in_floor_brackets():
+    class Floor(thalweg.Rule):
+        def update(self, t, g):
+            return ops.floor(g / 2)
+
+    assert thalweg.trace(Floor()).unicode() == "θₜ = θₜ₋₁ − ⌊gₜ / 2⌋"
+
+
 def test_a_treated_gradient_is_not_called_the_gradient():
     treated = thalweg.trace(thalweg.chain(thalweg.L2(0.1), thalweg.SGD()))
     assert treated.unicode() == "g̃ₜ = gₜ + λ·θₜ₋₁\nθₜ = θₜ₋₁ − η·g̃ₜ"
@@ -181,7 +189,7 @@ def test_what_a_terminal_shows_computes_the_step(form, t):
         "‖gₜ‖": given["norm"],
         "‖Gₜ‖": given["global_norm"],
     }
-    known |= {plain_symbol(h.symbol, n): rule.values[n] for n, h in rule.hyperparameters.items()}
+    known |= {unicode_symbol(h.symbol, n): rule.values[n] for n, h in rule.hyperparameters.items()}
     known |= {n: rule.values[n] for n in rule.values if n.startswith("clip")}  # two of one symbol, c
     greek = {"mu": "μ", "sigma": "σ"}
     for slot, value in state.items():
@@ -252,7 +260,7 @@ def read(text, known):
     ],
 )
 def test_a_symbol_is_shown_in_unicode_where_there_is_one(symbol, shown):
-    assert plain_symbol(symbol, "name") == shown
+    assert unicode_symbol(symbol, "name") == shown
 
 
 @pytest.mark.parametrize(

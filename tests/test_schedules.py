@@ -13,7 +13,7 @@ import torch
 import thalweg
 import thalweg.torch
 from helpers import copies, difference, eager_torch, gradients, parameters, train
-from thalweg.program.printing import to_python
+from thalweg.program.printing import PYTHON
 from thalweg.program.symbols import OPERATIONS, symbol
 from thalweg.schedules import (
     Constant,
@@ -88,7 +88,7 @@ def test_values_under_jit_and_vmap(schedule: Schedule, values: dict[int, float])
 @all_values
 def test_values_of_a_symbol(schedule: Schedule, values: dict[int, float]) -> None:
     made = schedule(symbol("t"))  # type: ignore[arg-type]
-    source = to_python(made, functions=("div", "pow"))
+    source = PYTHON.calling("div", "pow").write(made)
     found = {t: eval(source, {**OPERATIONS, "t": t}) for t in values}
     assert found == pytest.approx(values, rel=1e-12, abs=1e-15)
 

@@ -15,7 +15,7 @@ from matplotlib import mathtext
 from helpers import derivatives
 from thalweg import surfaces
 from thalweg.errors import InvalidFormulaError, UnknownSurfaceError
-from thalweg.program.printing import to_python
+from thalweg.program.printing import PYTHON
 from thalweg.program.symbols import Expr
 from thalweg.surfaces.formulas import Formula, read
 from thalweg.surfaces.functions import Noise, Surface
@@ -416,6 +416,6 @@ def test_a_formula_means_what_python_means_by_it(text: str) -> None:
     if not isinstance(wanted, complex):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10)
     # What is printed is read as the same.
-    again = Formula(to_python(Formula(text).expression))
+    again = Formula(PYTHON.write(Formula(text).expression))
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(again.value(np.array([0.7, -1.3])), found)

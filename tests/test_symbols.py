@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
 
-from thalweg.program.printing import to_python
+from thalweg.program.printing import PYTHON
 from thalweg.program.symbols import OPERATIONS, Expr, _known, apply, symbol, walk
 
 x, y = symbol("x"), symbol("y")
@@ -117,8 +117,14 @@ def test_printed_source_means_the_expression(e: Any, x_value: float, y_value: fl
     known = {"x": x_value, "y": y_value}
     wanted = value(e, known)
     try:
-        found = eval(to_python(e), {**OPERATIONS, **known})
+        found = eval(PYTHON.write(e), {**OPERATIONS, **known})
     except (ZeroDivisionError, OverflowError):
         assume(False)
     assume(not isinstance(found, complex))
     assert found == pytest.approx(wanted, rel=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("x_value", [-1.0, 2.0])
+def test_a_comparison_of_comparisons_is_no_chain(x_value: float) -> None:
+    same_sign = (x > 0) == (y > 0)
+    assert eval(PYTHON.write(same_sign), {"x": x_value, "y": 1.0}) is (x_value > 0)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.errors import no_rule
+from thalweg.kernels.source import cpu_source
 from thalweg.numpy import Optimizer
 from thalweg.program.symbols import symbol
 from thalweg.program.tracing import trace
@@ -111,7 +112,7 @@ def _prints(rule: Rule) -> None:
     """It prints as a formula and as kernel source."""
     program = trace(rule)
     assert r"\theta_t" in program.latex(), "no formula"
-    compile(program.source(), "<kernel>", "exec")
+    compile(cpu_source(program), "<kernel>", "exec")
 
 
 def _copies(rule: Rule) -> None:

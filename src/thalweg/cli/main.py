@@ -139,9 +139,11 @@ def explain(arguments: argparse.Namespace) -> int:
 
 def kernel(arguments: argparse.Namespace) -> int:
     """Print the CPU kernel generated for a rule."""
+    from thalweg.kernels.source import cpu_source
+
     with asked():
         rule = thalweg.get(arguments.rule, dialect=arguments.dialect)
-        source = thalweg.trace(rule).source(dtype=arguments.dtype)
+        source = cpu_source(thalweg.trace(rule), arguments.dtype)
     print(source)
     return 0
 

@@ -20,7 +20,7 @@ from thalweg.dialects import DIALECTS, SPELLINGS
 from thalweg.errors import UnknownDialectError
 from thalweg.explain.guide import GUIDES, SWITCHES
 from thalweg.hyperparameters import describe
-from thalweg.program.printing import plain_name, plain_symbol, width
+from thalweg.program.printing import unicode_name, unicode_symbol, width
 from thalweg.program.tracing import trace
 from thalweg.registry import ALIASES, find, get, rules, standard_name
 from thalweg.rule import Rule, is_flag
@@ -147,7 +147,7 @@ def _formula(chosen: Rule, forms: Mapping[str, Rule], latex: bool) -> Iterator[s
 
     own = lines(chosen)
     yield from own
-    starts = [f"{plain_name(slot, '₀')} = {value}" for slot, value in _starts(chosen)]
+    starts = [f"{unicode_name(slot, '₀')} = {value}" for slot, value in _starts(chosen)]
     legend = "; ".join(["θ: parameter, g: gradient, t: number of the step, from 1", ", ".join(starts)])
     yield from ("", *_wrapped(f"({legend.removesuffix('; ')})"))
     same_in = {name for name, rule in forms.items() if lines(rule) == own}
@@ -177,7 +177,7 @@ def _hyperparameters(chosen: Rule, kind: type[Rule]) -> Iterator[str]:
     described = {name: described[name] for name in _in_order(chosen, kind) if name in described}
     symbols = {name: about.symbol for name, about in described.items()} | trace(chosen).symbols
     yield from _table(
-        [[name, plain_symbol(symbols[name], name), h.range, h.meaning] for name, h in described.items()],
+        [[name, unicode_symbol(symbols[name], name), h.range, h.meaning] for name, h in described.items()],
         left=4,
     )
     switches = [f.name for f in fields(kind) if is_flag(f)]

@@ -235,7 +235,7 @@ def step_kernel(program: Program, dtypes: tuple[str, ...]) -> Kernel:
     key = (id(program), dtypes)
     with _lock:
         if key not in _kernels:
-            name = f"{program.rule.name}_{'_'.join(sorted(set(dtypes)))}"
+            name = f"{program.name}_{'_'.join(sorted(set(dtypes)))}"
             _kernels[key] = _load(name, cpu_source(program, dtypes), 8)
     return _kernels[key]
 

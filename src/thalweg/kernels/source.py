@@ -4,9 +4,10 @@ The kernels' own variables begin with an underscore, which no name in a rule doe
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from thalweg.program.printing import to_python, write_call, write_float
+from thalweg.program.printing import ATOM, COMPARISON, PYTHON, Operation, float_literal
 from thalweg.program.sweeps import Norm, Step, Sweep
 from thalweg.program.symbols import walk
 
@@ -16,31 +17,33 @@ _FROM_MATH = ("cos", "exp", "log", "pow", "sin", "sqrt", "tanh")
 _FROM_NUMPY = ("floor",)  # that of math gives an integer
 _FROM_MEMORY = ("maximum", "minimum", "sign")
 
-# Names that kernels are written with, besides those of operations and those with an underscore.
-SOURCE_NAMES = (
-    *("float32", "float64", "flush_subnormals", "restore_subnormals"),
-    *("kernel", "reduction", "run", "stream"),
-)
+# What a kernel calls besides operations: a variable that a rule calls so has another name there.
+_CALLED = {name: f"_{name}" for name in ("float32", "float64", "flush_subnormals", "restore_subnormals")}
+
+_CHOICE = Operation("({1} if {0} else {2})".format, (COMPARISON,) * 3, ATOM)
+_NOTATION = replace(PYTHON, operations={**PYTHON.operations, "where": _CHOICE})
 
 # An array that a kernel walks through: its name, its dtype, and its row in the table of addresses.
 Stream = tuple[str, str, int]
 
 
-def cpu_source(step: Step, dtypes: tuple[str, ...]) -> str:
+def cpu_source(step: Step, dtypes: tuple[str, ...] | str = "float32") -> str:
     """Source of a multi-tensor Numba kernel. It computes in float64 where the parameter is, else in float32.
 
     Args:
-        step: what to compute.
-        dtypes: of the parameter, the gradient and each slot, in this order.
+        step: what to compute, such as a Program.
+        dtypes: of the parameter, the gradient and each slot, in this order, or one for all of them.
 
     Raises:
         ValueError: a dtype without a kernel.
     """
+    if isinstance(dtypes, str):
+        dtypes = (dtypes,) * (2 + len(step.slots))
     streams = _streams(step, dtypes)
     real = _real(dtypes)
     moved = sum(DTYPES[dtype] * (1 if name == "g" else 2) for name, dtype, _ in streams)
     title = (
-        f"{step.rule.name}: one step over chunks of many tensors, generated from the rule.\n\n"
+        f"{step.name}: one step over chunks of many tensors, generated from the rule.\n\n"
         f"Parameters, gradients, state: {', '.join(dtypes)}; {moved} bytes an entry, "
         f"{step.operations.total()} operations.\n"
     )
@@ -109,22 +112,22 @@ def _source(
     lines += ["    for _c in range(_first, _last):", "        _tensor = _chunks[3 * _c]"]
     if scalars:
         lines.append(f"        _row = {len(scalars)} * _rows[_tensor]")
-    lines += [f"        {name} = {real}(_scalars[_row + {i}])" for i, name in enumerate(scalars)]
+    lines += [f"        {_name(name)} = {real}(_scalars[_row + {i}])" for i, name in enumerate(scalars)]
     lines += [
-        f"        {name} = {real}(_norms[{i} * _tensors + _tensor])"
+        f"        {_name(name)} = {real}(_norms[{i} * _tensors + _tensor])"
         for i, name in enumerate(sweep.tensor_norms)
         if name in reads
     ]
-    lines += [f"        {ln.name} = {_write(ln.value, real)}" for ln in sweep.tensors]
+    lines += [f"        {_name(ln.name)} = {_write(ln.value, real)}" for ln in sweep.tensors]
     lines += [f"        _at_{name} = _addresses[{row} * _tensors + _tensor]" for name, _, row in streams]
     lines += ["        _total = 0.0"] * sums
     lines.append("        for _k in range(_chunks[3 * _c + 1], _chunks[3 * _c + 2]):")
     lines += [
-        f"            {name} = {_widened(f'_load_{name}(_at_{name}, _k)', dtype, real)}"
+        f"            {_name(name)} = {_widened(f'_load_{name}(_at_{name}, _k)', dtype, real)}"
         for name, dtype, _ in streams
         if name in {*reads, "p"}
     ]
-    lines += [f"            {ln.name} = {_write(ln.value, real)}" for ln in sweep.elements]
+    lines += [f"            {_name(ln.name)} = {_write(ln.value, real)}" for ln in sweep.elements]
     lines += [f"            {line}" for line in done]
     lines += ["        _sums[_c] = _total"] * sums
     lines.append("    restore_subnormals(_before)")
@@ -132,19 +135,17 @@ def _source(
 
 
 def _write(value: Any, real: str) -> str:
-    return to_python(value, _call, lambda x: f"{real}({write_float(x)})")
+    notation = replace(_NOTATION, number=lambda x: f"{real}({float_literal(x)})")
+    return notation.write(value, _CALLED)
+
+
+def _name(name: str) -> str:
+    return _CALLED.get(name, name)
 
 
 def _widened(loaded: str, dtype: str, real: str) -> str:
     """An entry as the kernel computes with it: a load gives float64, or else float32."""
     return f"float64({loaded})" if real == "float64" != dtype else loaded
-
-
-def _call(op: str, args: list[str]) -> str:
-    if op == "where":
-        condition, a, b = args
-        return f"({a} if {condition} else {b})"
-    return write_call(op, args)
 
 
 def _operand(text: str) -> str:

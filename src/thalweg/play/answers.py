@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.play import facts
 from thalweg.play.question import Question, drawable
-from thalweg.program.printing import plain_name, to_unicode
-from thalweg.program.symbols import apply, symbol
+from thalweg.program.printing import UNICODE, parameter_after, unicode_name
 from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
 from thalweg.surfaces.formulas import Formula
@@ -85,10 +84,10 @@ def _formulas(found: Path) -> tuple[list[dict[str, str]], dict[str, tuple[str, A
         if name in found.state:
             rows[0] = _as_rows(found.state[name])[0]
         series[name] = (text.partition("=")[0].strip().replace("ₜ", ""), rows)
-        formulas.append({"text": text.strip(), "numbers": to_unicode(line.value, places), "series": name})
+        formulas.append({"text": text.strip(), "numbers": UNICODE.write(line.value, places), "series": name})
     for name, numbers in found.state.items():  # a slot whose next value is another slot's
-        series.setdefault(name, (plain_name(name, ""), _as_rows(numbers)))
-    moved = to_unicode(apply("sub", symbol("p"), program.formulas_step), places)
+        series.setdefault(name, (unicode_name(name, ""), _as_rows(numbers)))
+    moved = UNICODE.write(parameter_after(program.formulas_step), places)
     formulas.append({"text": texts[-1].strip(), "numbers": moved, "series": "points"})
     return formulas, {**series, "effective": ("|Δθ|/|g|", effective)}
 

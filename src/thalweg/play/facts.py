@@ -12,7 +12,7 @@ from thalweg.explain.guide import GUIDES, SWITCHES
 from thalweg.explain.page import dialects_of, differences
 from thalweg.hyperparameters import describe
 from thalweg.play.question import LIMITS, drawable
-from thalweg.program.printing import plain_symbol
+from thalweg.program.printing import unicode_symbol
 from thalweg.program.tracing import trace
 from thalweg.registry import ALIASES
 from thalweg.rule import Rule, is_flag
@@ -70,7 +70,7 @@ def _form(rule: Rule) -> dict[str, Any]:
     symbols = trace(rule).symbols
     for name, about in rule.hyperparameters.items():
         numbers[name] = {
-            "symbol": plain_symbol(symbols[name], name),
+            "symbol": unicode_symbol(symbols[name], name),
             "meaning": about.meaning,
             "range": about.range,
             "low": about.low if math.isfinite(about.low) else None,
@@ -115,7 +115,7 @@ def of_rule(name: str) -> dict[str, Any]:
         "hyperparameters": [
             {
                 "name": key,
-                "symbol": plain_symbol(about.symbol, key) if symbols[about.symbol] == 1 else key,
+                "symbol": unicode_symbol(about.symbol, key) if symbols[about.symbol] == 1 else key,
                 "meaning": about.meaning,
                 "range": about.range,
                 "values": {d: rule.values.get(key) for d, rule in forms.items()},

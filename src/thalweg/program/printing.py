@@ -1,190 +1,348 @@
 """Expressions and formulas as text: Python source, LaTeX, and Unicode for a terminal.
 
-In formulas, state before a step has the index t − 1, after it t.
+One printer writes them all: what tells the languages apart is in a `Notation` each. In formulas, state
+before a step has the index t − 1, after it t.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from thalweg.program.symbols import Expr, is_number
+from thalweg.program.symbols import Expr, Line, Rewriter, intern, is_number, symbol, walk
 
 _GREEK = {
     unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda"): letter
     for letter in "αβγδεζηθικλμνξπρστυφχψω"
 }
-_INPUT = {
-    "t": "t",
-    "p": r"\theta_{t-1}",
-    "g": "g_t",
-    # of the whole model
-    "P": r"\Theta_{t-1}",
-    "G": "G_t",
-}
-_PLAIN_INPUT = {"t": "t", "p": "θₜ₋₁", "g": "gₜ", "P": "Θₜ₋₁", "G": "Gₜ"}
-_COMPARE = {"lt": "<", "le": r"\le", "gt": ">", "ge": r"\ge", "eq": "=", "ne": r"\ne"}
-_PLAIN_COMPARE = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
-_FUNCTION = {
-    "exp": r"\exp",
-    "log": r"\log",
-    "tanh": r"\tanh",
-    "cos": r"\cos",
-    "sin": r"\sin",
-    "sign": r"\operatorname{sign}",
-    "maximum": r"\max",
-    "minimum": r"\min",
-}
+_ACCENTS = {"hat": "\u0302", "tilde": "\u0303"}
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_SUPERSCRIPT = str.maketrans("0123456789t+−()", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ⁺⁻⁽⁾", " ")
 
-# How tightly an operation binds; an argument that binds less is put in parentheses.
-_SUM, _FRACTION, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4, 5
+# How tightly an operation binds: an argument that binds less than its place asks for is put in brackets.
+COMPARISON, SUM, FRACTION, PRODUCT, SIGN, POWER, ATOM = range(7)
+
+
+class Operation(NamedTuple):
+    """How one operation is written.
+
+    Attributes:
+        write: makes its text of those of its arguments.
+        needs: how tightly each argument must bind to stand without brackets.
+        binds: how tightly the whole binds.
+    """
+
+    write: Callable[..., str]
+    needs: tuple[int, ...]
+    binds: int
 
 
 @dataclass(frozen=True)
-class Line:
-    """`name = value`, where `value` may name earlier lines."""
+class Names:
+    """How the names in a rule are written in its formula.
 
-    name: str
-    value: Any
+    Attributes:
+        inputs: the step number, gradient and parameter; those of the whole model have capitals.
+        updated: the parameter after the step.
+        before: the index of state before the step.
+        after: the index of what the step computes.
+        indexed: writes a name of the rule's with an index.
+        hyperparameter: writes a hyperparameter, by its LaTeX symbol and its name.
+        carrier: writes what an index is put to.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    updated: str = "p"
+    before: str = ""
+    after: str = ""
+    indexed: Callable[[str, str], str] = "{}{}".format
+    hyperparameter: Callable[[str, str], str] = "{1}".format
+    carrier: Callable[[str], str] = str
+
+    def writer(self, slots: Iterable[str], symbols: Mapping[str, str]) -> Callable[[str], str]:
+        """What writes the names of one rule.
+
+        Args:
+            slots: names of the state slots.
+            symbols: the LaTeX symbol of each hyperparameter.
+        """
+        slots = {*slots}
+        constants = {name: self.hyperparameter(symbol, name) for name, symbol in symbols.items()}
+
+        def write(name: str) -> str:
+            if name in self.inputs:
+                return self.inputs[name]
+            if name in constants:
+                return constants[name]
+            if name in slots:
+                return self.indexed(name, self.before)
+            name = name.removesuffix("_new")
+            if name in self.inputs:  # such as a gradient that has been clipped
+                return self.indexed(f"{'theta' if name == 'p' else name}_tilde", self.after)
+            if name in constants:
+                return self.carrier(constants[name]) + self.after
+            return self.indexed(name, self.after)
+
+        return write
 
 
-_INFIX = {
-    "add": ("+", 4),
-    "sub": ("-", 4),
-    "mul": ("*", 5),
-    "div": ("/", 5),
-    "pow": ("**", 7),
-    "lt": ("<", 3),
-    "le": ("<=", 3),
-    "gt": (">", 3),
-    "ge": (">=", 3),
-    "eq": ("==", 3),
-    "ne": ("!=", 3),
-}
+@dataclass(frozen=True)
+class Notation:
+    """How one language writes mathematics.
 
-Call = Callable[[str, list[str]], str]
+    Attributes:
+        operations: by name; one that is not here is written as the call of a function.
+        number: writes a constant.
+        negative: how tightly a constant with a sign binds.
+        brackets: writes brackets around a text; a function's arguments stand in such.
+        functions: names of functions that are called otherwise than the operation.
+        names: how a rule's names are written.
+        layout: puts formulas below each other, of which each is given by its two sides.
+    """
+
+    operations: Mapping[str, Operation]
+    number: Callable[[float], str]
+    negative: int = SUM
+    brackets: Callable[[str], str] = "({})".format
+    functions: Mapping[str, str] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
+    layout: Callable[[Sequence[tuple[str, str]]], str] = lambda rows: "\n".join(map(" = ".join, rows))
+
+    def write(self, x: Any, symbols: Mapping[str, str] | None = None) -> str:
+        """An expression or a number in this notation.
+
+        Args:
+            x: what to write.
+            symbols: the texts of those symbols in it that are not written as they are called.
+        """
+        return self._written(x, symbols or {})[0]
+
+    def _written(self, x: Any, symbols: Mapping[str, str]) -> tuple[str, int]:
+        """The text, and how tightly its outermost operation binds."""
+        if not isinstance(x, Expr):
+            text = self.number(x)
+            return text, self.negative if text[0] in "-−" else ATOM
+        if x.op == "symbol":
+            return symbols.get(x.name, x.name), ATOM
+        arguments = [self._written(a, symbols) for a in x.args]
+        operation = self.operations.get(x.op)
+        if operation is None:
+            inside = self.brackets(", ".join(text for text, _ in arguments))
+            return self.functions.get(x.op, x.op) + inside, ATOM
+        texts = [
+            text if binds >= needed else self.brackets(text)
+            for (text, binds), needed in zip(arguments, operation.needs, strict=True)
+        ]
+        return operation.write(*texts), operation.binds
+
+    def calling(self, *operations: str) -> Self:
+        """This notation with some operations written as calls of functions."""
+        kept = {op: how for op, how in self.operations.items() if op not in operations}
+        return replace(self, operations=kept)
+
+    def formulas(
+        self, lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mapping[str, str]
+    ) -> str:
+        """A rule, one line a formula, the parameter's last.
+
+        Args:
+            lines: the formulas before the step, in the rule's own names.
+            step: the step to subtract.
+            slots: names of the state slots.
+            symbols: the LaTeX symbol of each hyperparameter.
+        """
+        name, over_model = self.names.writer(slots, symbols), _OverModel({*symbols, "t"})
+        rows = [(name(line.name), over_model(line.value)) for line in lines]
+        rows.append((self.names.updated, over_model(parameter_after(step))))
+        texts = {e.name: name(e.name) for e in walk(*(right for _, right in rows)) if e.op == "symbol"}
+        return self.layout([(left, self.write(right, texts)) for left, right in rows])
 
 
-def write_call(op: str, args: list[str]) -> str:
-    """`op(args)`."""
-    return f"{op}({', '.join(args)})"
+def parameter_after(step: Any) -> Expr:
+    """The parameter less a step: θ + b rather than θ − (−1) b."""
+    p = symbol("p")
+    match step:
+        case Expr(op="neg", args=(added,)):
+            return intern("add", (p, added))
+        case Expr(op="mul", args=(factor, added)) if is_number(factor, -1):
+            return intern("add", (p, added))
+    return intern("sub", (p, step))
+
+
+class _OverModel(Rewriter):
+    """Writes with capitals what stands in a norm of the whole model, but for what is one number."""
+
+    def __init__(self, numbers: set[str]) -> None:
+        super().__init__()
+        self._numbers = numbers
+
+    def rewrite(self, op: str, args: tuple[Any, ...]) -> Expr:
+        """The operation as it is."""
+        if op == "global_norm":
+            inside = [e for e in walk(*args) if e.op == "symbol" and e.name not in self._numbers]
+            capitals = Rewriter({e: symbol(e.name[0].upper() + e.name[1:]) for e in inside})
+            args = tuple(map(capitals, args))
+        return intern(op, args)
+
+
+# -- operations that languages write alike -----------------------------------------------------------
+
+
+def _sums(minus: str) -> dict[str, Operation]:
+    return {
+        "add": Operation("{} + {}".format, (SUM, SUM), SUM),
+        "sub": Operation(f"{{}} {minus} {{}}".format, (SUM, FRACTION), SUM),
+        "neg": Operation(f"{minus}{{}}".format, (FRACTION,), SUM),
+    }
+
+
+def _comparisons(*signs: str) -> dict[str, Operation]:
+    return {
+        op: Operation(f"{{}} {sign} {{}}".format, (SUM, SUM), COMPARISON)
+        for op, sign in zip(("lt", "le", "gt", "ge", "eq", "ne"), signs, strict=True)
+    }
+
+
+def _enclosed(templates: Mapping[str, str]) -> dict[str, Operation]:
+    """Operations that need no brackets, neither within nor around them."""
+    return {
+        op: Operation(text.format, (COMPARISON,) * (3 if op == "where" else 1), ATOM)
+        for op, text in templates.items()
+    }
+
+
+# -- Python ------------------------------------------------------------------------------------------
 
 
 @cache
-def _number(x: float) -> str:
-    return repr(int(x)) if float(x).is_integer() and abs(x) < 1e15 else write_float(x)
+def _literal(x: float) -> str:
+    return repr(int(x)) if float(x).is_integer() and abs(x) < 1e15 else float_literal(x)
 
 
-def write_float(x: float) -> str:
+def float_literal(x: float) -> str:
     """A float as Python source: a literal, of infinities and NaN too."""
     return repr(float(x)).replace("inf", "1e999").replace("nan", "(1e999 - 1e999)")
 
 
-def to_python(
-    x: Any, call: Call = write_call, number: Callable[[float], str] = _number, functions: tuple[str, ...] = ()
-) -> str:
-    """An expression as Python source.
-
-    Args:
-        x: an expression or a number.
-        call: writes a function call.
-        number: writes a constant.
-        functions: operators to write as calls.
-    """
-
-    def write(x: Any) -> tuple[str, int]:
-        if not isinstance(x, Expr):
-            text = number(x)
-            return text, 6 if text.startswith("-") else 9
-        if x.op == "symbol":
-            return x.name, 9
-        if x.op == "neg":
-            inner, rank = write(x.args[0])
-            return f"-{inner if rank >= 7 else f'({inner})'}", 6
-        if x.op in _INFIX and x.op not in functions:
-            sign, rank = _INFIX[x.op]
-            (left, lr), (right, rr) = map(write, x.args)
-            left = left if lr >= rank + (x.op == "pow") else f"({left})"
-            right = right if rr > rank else f"({right})"
-            return f"{left}{sign}{right}" if x.op == "pow" else f"{left} {sign} {right}", rank
-        return call(x.op, [write(a)[0] for a in x.args]), 9
-
-    return write(x)[0]
+PYTHON = Notation(
+    {
+        "add": Operation("{} + {}".format, (SUM, FRACTION), SUM),
+        "sub": Operation("{} - {}".format, (SUM, FRACTION), SUM),
+        "mul": Operation("{} * {}".format, (PRODUCT, SIGN), PRODUCT),
+        "div": Operation("{} / {}".format, (PRODUCT, SIGN), PRODUCT),
+        "neg": Operation("-{}".format, (POWER,), SIGN),
+        "pow": Operation("{}**{}".format, (ATOM, ATOM), POWER),
+        **_comparisons("<", "<=", ">", ">=", "==", "!="),
+    },
+    number=_literal,
+    negative=SIGN,
+)
 
 
-def to_latex(x: Any, symbols: Mapping[str, str]) -> str:
-    """An expression in LaTeX.
-
-    Args:
-        x: an expression or a number.
-        symbols: the LaTeX of each symbol in it.
-    """
-    return _write(x, symbols.__getitem__)[0]
+# -- LaTeX -------------------------------------------------------------------------------------------
 
 
-def to_unicode(x: Any, symbols: Mapping[str, str]) -> str:
-    """An expression on one line of text.
-
-    Args:
-        x: an expression or a number.
-        symbols: the text of each symbol in it.
-    """
-    return _plainly(x, symbols.__getitem__)[0]
-
-
-def latex(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mapping[str, str]) -> str:
-    """A rule as an `aligned` block, one line a formula, the parameter's last.
-
-    Args:
-        lines: the formulas before the step, in the rule's own names.
-        step: the step to subtract.
-        slots: names of the state slots.
-        symbols: the LaTeX symbol of each hyperparameter.
-    """
-    names = _Names({*slots}, symbols, _INPUT, _indexed, ("_{t-1}", "_{t}"))
-    formulas = [f"{names(line.name)} &= {_write(line.value, names)[0]}" for line in lines]
-    sign, step = _sign_and_size(step)
-    text, rank = _write(step, names)
-    text = text if rank > _SUM or sign == "+" else _bracketed(text)
-    formulas.append(rf"\theta_t &= \theta_{{t-1}} {sign} {text}")
-    return "\\begin{aligned}\n" + " \\\\\n".join(formulas) + "\n\\end{aligned}"
+def _latex_name(name: str, index: str) -> str:
+    r"""`m_hat` as \hat{m} with an index, likewise a tilde; `v_max` as v with a superscript."""
+    base, _, rest = name.partition("_")
+    letter = rf"\{base}" if base in _GREEK else base if len(base) == 1 else rf"\mathrm{{{base}}}"
+    if rest in _ACCENTS:
+        return rf"\{rest}{{{letter}}}{index}"
+    if rest == "inf":
+        return rf"{letter}_\infty"
+    if rest.isdecimal():
+        return rf"{letter}^{{({rest})}}{index}"
+    if rest:
+        words = rest.replace("_", r"\,")
+        return rf"{letter}^{{\mathrm{{{words}}}}}{index}"
+    return f"{letter}{index}"
 
 
-def _sign_and_size(step: Any) -> tuple[str, Any]:
-    """What stands before a step to subtract, and the step: θ + b rather than θ − (−1) b."""
-    match step:
-        case Expr(op="neg", args=(size,)):
-            return "+", size
-        case Expr(op="mul", args=(factor, size)) if is_number(factor, -1):
-            return "+", size
-    return "-", step
+def _braced(text: str) -> str:
+    """What carries a second index or superscript needs braces."""
+    return rf"{{{text}}}" if re.search(r"[_^]", text) else text
 
 
-def _bracketed(text: str) -> str:
-    return rf"\left({text}\right)"
+def _latex_product(a: str, b: str) -> str:
+    return rf"{a} \cdot {b}" if b[0].isdigit() else rf"{a} \, {b}"
 
 
-def unicode(lines: Sequence[Line], step: Any, slots: Iterable[str], symbols: Mapping[str, str]) -> str:
-    """A rule as lines of text, one a formula, equals signs below each other; the parameter's last.
+def _aligned_in_latex(rows: Sequence[tuple[str, str]]) -> str:
+    lines = " \\\\\n".join(f"{left} &= {right}" for left, right in rows)
+    return f"\\begin{{aligned}}\n{lines}\n\\end{{aligned}}"
 
-    Args:
-        lines: the formulas before the step, in the rule's own names.
-        step: the step to subtract.
-        slots: names of the state slots.
-        symbols: the LaTeX symbol of each hyperparameter.
-    """
-    plain = {name: plain_symbol(symbol, name) for name, symbol in symbols.items()}
-    names = _Names({*slots}, plain, _PLAIN_INPUT, plain_name, ("ₜ₋₁", "ₜ"))
-    formulas = [(names(line.name), _plainly(line.value, names)[0]) for line in lines]
-    sign, step = _sign_and_size(step)
-    text, rank = _plainly(step, names)
-    text = text if rank > _SUM or sign == "+" else f"({text})"
-    formulas.append(("θₜ", f"θₜ₋₁ {sign.replace('-', '−')} {text}"))
-    widest = max(width(name) for name, _ in formulas)
-    return "\n".join(f"{' ' * (widest - width(name))}{name} = {value}" for name, value in formulas)
+
+LATEX = Notation(
+    {
+        **_sums("-"),
+        "mul": Operation(_latex_product, (PRODUCT, PRODUCT), PRODUCT),
+        "div": Operation(r"\frac{{{}}}{{{}}}".format, (COMPARISON, COMPARISON), PRODUCT),
+        "pow": Operation(lambda a, b: f"{_braced(a)}^{{{b}}}", (ATOM, COMPARISON), POWER),
+        "sqrt": Operation(r"\sqrt{{{}}}".format, (COMPARISON,), ATOM),
+        **_enclosed(
+            {
+                "abs": r"\lvert {} \rvert",
+                "norm": r"\lVert {} \rVert",
+                "global_norm": r"\lVert {} \rVert",
+                "floor": r"\lfloor {} \rfloor",
+                "where": r"\begin{{cases}} {1} & \text{{if }} {0} \\ {2} & \text{{otherwise}} \end{{cases}}",
+            }
+        ),
+        **_comparisons("<", r"\le", ">", r"\ge", "=", r"\ne"),
+    },
+    number=lambda x: f"{x:g}".replace("inf", r"\infty"),
+    brackets=r"\left({}\right)".format,
+    functions={
+        **{name: rf"\{name}" for name in ("exp", "log", "tanh", "cos", "sin")},
+        "sign": r"\operatorname{sign}",
+        "maximum": r"\max",
+        "minimum": r"\min",
+    },
+    names=Names(
+        inputs={"t": "t", "p": r"\theta_{t-1}", "g": "g_t", "P": r"\Theta_{t-1}", "G": "G_t"},
+        updated=r"\theta_t",
+        before="_{t-1}",
+        after="_{t}",
+        indexed=_latex_name,
+        hyperparameter="{0}".format,
+        carrier=_braced,
+    ),
+    layout=_aligned_in_latex,
+)
+
+
+# -- Unicode -----------------------------------------------------------------------------------------
+
+
+def unicode_symbol(symbol: str, name: str) -> str:
+    """A LaTeX symbol in Unicode, such as β₁; the name where it is more than Unicode can say."""
+    text = re.sub(r"\\mathrm\{([^{}]*)\}", r"\1", symbol).replace(r"\_", "_")
+    text = re.sub(r"\\([a-z]+)", lambda found: _GREEK.get(found[1], found[0]), text)
+    text = re.sub(r"_\{?(\d+)\}?", lambda found: found[1].translate(_SUBSCRIPT), text)
+    return name if re.search(r"[\\{}^]", text) else text
+
+
+def unicode_name(name: str, index: str) -> str:
+    """A name of a rule's in Unicode: `m_hat` as m̂ with an index; other words stay as they are."""
+    base, _, rest = name.partition("_")
+    letter = _GREEK.get(base, base)
+    if rest in _ACCENTS and len(letter) == 1:
+        return unicodedata.normalize("NFC", letter + _ACCENTS[rest]) + index
+    if rest == "inf":
+        return f"{letter}∞"
+    if rest.isdecimal():
+        return f"{letter}{f'({rest})'.translate(_SUPERSCRIPT)}{index}"
+    return f"{letter}{rest and '_'}{rest}{index}"
+
+
+def _raised(base: str, exponent: str) -> str:
+    inside = exponent[1:-1] if exponent.startswith("(") else exponent
+    if {*map(ord, inside)} <= {*_SUPERSCRIPT}:
+        return base + inside.translate(_SUPERSCRIPT)
+    return f"{base}^{exponent}"
 
 
 def width(text: str) -> int:
@@ -192,34 +350,53 @@ def width(text: str) -> int:
     return sum(not unicodedata.combining(c) for c in text)
 
 
+def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Equals signs below each other."""
+    widest = max(width(left) for left, _ in rows)
+    return "\n".join(f"{' ' * (widest - width(left))}{left} = {right}" for left, right in rows)
+
+
+UNICODE = Notation(
+    {
+        **_sums("−"),
+        "mul": Operation("{}·{}".format, (PRODUCT, PRODUCT), PRODUCT),
+        # A fraction on one line binds less than a product: a factor that is one stands in brackets.
+        "div": Operation("{} / {}".format, (PRODUCT, POWER), FRACTION),
+        "pow": Operation(_raised, (ATOM, ATOM), POWER),
+        "sqrt": Operation("√{}".format, (ATOM,), POWER),
+        **_enclosed(
+            {
+                "abs": "|{}|",
+                "norm": "‖{}‖",
+                "global_norm": "‖{}‖",
+                "floor": "⌊{}⌋",
+                "where": "{{{1} if {0}; {2} otherwise}}",
+            }
+        ),
+        **_comparisons("<", "≤", ">", "≥", "=", "≠"),
+    },
+    number=lambda x: f"{x:g}".replace("-", "−").replace("inf", "∞"),
+    functions={"maximum": "max", "minimum": "min"},
+    names=Names(
+        inputs={"t": "t", "p": "θₜ₋₁", "g": "gₜ", "P": "Θₜ₋₁", "G": "Gₜ"},
+        updated="θₜ",
+        before="ₜ₋₁",
+        after="ₜ",
+        indexed=unicode_name,
+        hyperparameter=unicode_symbol,
+    ),
+    layout=_aligned,
+)
+
+
+# -- ASCII -------------------------------------------------------------------------------------------
+
 # Signs in the letters that any terminal has.
 _ASCII = {
-    **{
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "·": "*",
-        "⋅": "*",
-        "×": "x",
-        "√": "sqrt ",
-        "‖": "||",
-        "∞": "inf",
-        "≤": "<=",
-    },
-    **{
-        "≥": ">=",
-        "≠": "!=",
-        "±": "+-",
-        "●": "*",
-        "○": "o",
-        "⁄": "/",
-        "“": '"',
-        "”": '"',
-        "‘": "'",
-        "’": "'",
-        "′": "'",
-    },
-    **{"″": "''", "⌊": "floor(", "⌋": ")", "\u0302": "_hat", "\u0303": "_tilde", "ᵀ": "^T"},
+    **{"−": "-", "–": "-", "—": "-", "·": "*", "⋅": "*", "×": "x", "√": "sqrt ", "‖": "||", "∞": "inf"},
+    **{"≤": "<=", "≥": ">=", "≠": "!=", "±": "+-", "●": "*", "○": "o", "⁄": "/", "⌊": "floor(", "⌋": ")"},
+    **{"“": '"', "”": '"', "‘": "'", "’": "'", "′": "'", "″": "''"},
+    **{"\u0302": "_hat", "\u0303": "_tilde", "ᵀ": "^T"},
 }
 
 
@@ -245,176 +422,3 @@ def to_ascii(text: str) -> str:
         sign = {"<super": "^", "<sub": "_"}.get(raised, "")
         out += f"{sign}{{{inside}}}" if sign and len(inside) > 1 else f"{sign}{inside}"
     return out
-
-
-def plain_symbol(symbol: str, name: str) -> str:
-    """A LaTeX symbol in Unicode, such as β₁; the name where it is more than Unicode can say."""
-    text = re.sub(r"\\mathrm\{([^{}]*)\}", r"\1", symbol).replace(r"\_", "_")
-    text = re.sub(r"\\([a-z]+)", lambda found: _GREEK.get(found[1], found[0]), text)
-    text = re.sub(r"_\{?(\d+)\}?", lambda found: found[1].translate(_SUBSCRIPT), text)
-    return name if re.search(r"[\\{}^]", text) else text
-
-
-@dataclass
-class _Names:
-    slots: set[str]
-    symbols: Mapping[str, str]
-    inputs: Mapping[str, str]
-    indexed: Callable[[str, str], str]
-    indices: tuple[str, str]
-
-    def __call__(self, name: str) -> str:
-        before, after = self.indices
-        if name in self.inputs:
-            return self.inputs[name]
-        if name in self.symbols:
-            return self.symbols[name]
-        if name in self.slots:
-            return self.indexed(name, before)
-        name = name.removesuffix("_new")
-        if name in self.inputs:  # such as a gradient that has been clipped
-            return self.indexed(f"{'theta' if name == 'p' else name}_tilde", after)
-        if name in self.symbols:
-            symbol = self.symbols[name]
-            return f"{{{symbol}}}{after}" if "_" in symbol else f"{symbol}{after}"
-        return self.indexed(name, after)
-
-    def whole(self, name: str) -> str:
-        """The name over the whole model: a capital, but for what is one number."""
-        return self(name if name in (*self.symbols, "t") else name[0].upper() + name[1:])
-
-
-def _of_model(names: Callable[[str], str]) -> Callable[[str], str]:
-    """How names are written within a norm of the whole model."""
-    return getattr(names, "whole", names)
-
-
-def _indexed(name: str, index: str) -> str:
-    r"""`m_hat` as \hat{m} with an index, likewise a tilde; `v_max` as v with a superscript."""
-    base, _, rest = name.partition("_")
-    symbol = rf"\{base}" if base in _GREEK else base if len(base) == 1 else rf"\mathrm{{{base}}}"
-    if rest in ("hat", "tilde"):
-        return rf"\{rest}{{{symbol}}}{index}"
-    if rest == "inf":
-        return rf"{symbol}_\infty"
-    if re.fullmatch(r"\d+", rest):
-        return rf"{symbol}^{{({rest})}}{index}"
-    if rest:
-        words = rest.replace("_", r"\,")
-        return rf"{symbol}^{{\mathrm{{{words}}}}}{index}"
-    return f"{symbol}{index}"
-
-
-def _write(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
-    if not isinstance(x, Expr):
-        return f"{x:g}".replace("inf", r"\infty"), _ATOM if x >= 0 else _SUM
-
-    def at_least(rank: int, argument: Any) -> str:
-        text, own = _write(argument, names)
-        return text if own >= rank else _bracketed(text)
-
-    match x.op, x.args:
-        case "symbol", _:
-            return names(x.name), _ATOM
-        case "add", (a, b):
-            return f"{at_least(_SUM, a)} + {at_least(_SUM, b)}", _SUM
-        case "sub", (a, b):
-            return f"{at_least(_SUM, a)} - {at_least(_PRODUCT, b)}", _SUM
-        case "neg", (a,):
-            return f"-{at_least(_PRODUCT, a)}", _SUM
-        case "mul", (a, b):
-            left, right = at_least(_PRODUCT, a), at_least(_PRODUCT, b)
-            dot = r"\cdot" if right[0].isdigit() else r"\,"
-            return f"{left} {dot} {right}", _PRODUCT
-        case "div", (a, b):
-            return rf"\frac{{{_write(a, names)[0]}}}{{{_write(b, names)[0]}}}", _PRODUCT
-        case "pow", (a, b):
-            base = at_least(_ATOM, a)
-            # A second superscript, or an index, needs braces around what carries it.
-            base = rf"{{{base}}}" if re.search(r"[_^]", base) else base
-            return f"{base}^{{{_write(b, names)[0]}}}", _POWER
-        case "sqrt", (a,):
-            return rf"\sqrt{{{_write(a, names)[0]}}}", _ATOM
-        case "abs", (a,):
-            return rf"\lvert {_write(a, names)[0]} \rvert", _ATOM
-        case "norm", (a,):
-            return rf"\lVert {_write(a, names)[0]} \rVert", _ATOM
-        case "global_norm", (a,):
-            return rf"\lVert {_write(a, _of_model(names))[0]} \rVert", _ATOM
-        case "floor", (a,):
-            return rf"\lfloor {_write(a, names)[0]} \rfloor", _ATOM
-        case "where", (condition, a, b):
-            parts = [_write(part, names)[0] for part in (a, condition, b)]
-            cases = rf"{parts[0]} & \text{{if }} {parts[1]} \\ {parts[2]} & \text{{otherwise}}"
-            return rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM
-        case op, (a, b) if op in _COMPARE:
-            return f"{at_least(_SUM, a)} {_COMPARE[op]} {at_least(_SUM, b)}", 0
-        case op, arguments:
-            inside = ", ".join(_write(a, names)[0] for a in arguments)
-            return rf"{_FUNCTION[op]}\left({inside}\right)", _ATOM
-
-
-_ACCENT = {"hat": "\u0302", "tilde": "\u0303"}
-_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-_SUPERSCRIPT = str.maketrans("0123456789t+−()", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵗ⁺⁻⁽⁾", " ")
-
-
-def plain_name(name: str, index: str) -> str:
-    """A name of a rule's in Unicode: `m_hat` as m̂ with an index; other words stay as they are."""
-    base, _, rest = name.partition("_")
-    symbol = _GREEK.get(base, base)
-    if rest in _ACCENT and len(symbol) == 1:
-        return unicodedata.normalize("NFC", symbol + _ACCENT[rest]) + index
-    if rest == "inf":
-        return f"{symbol}∞"
-    if rest.isdecimal():
-        return f"{symbol}{f'({rest})'.translate(_SUPERSCRIPT)}{index}"
-    return f"{symbol}{rest and '_'}{rest}{index}"
-
-
-def _plainly(x: Any, names: Callable[[str], str]) -> tuple[str, int]:
-    """An expression on one line, and how tightly its outermost operation binds.
-
-    A fraction binds less than a product here, so that a factor which is one gets parentheses.
-    """
-    if not isinstance(x, Expr):
-        return f"{x:g}".replace("-", "−").replace("inf", "∞"), _ATOM if x >= 0 else _SUM
-
-    def at_least(rank: int, argument: Any) -> str:
-        text, own = _plainly(argument, names)
-        return text if own >= rank else f"({text})"
-
-    match x.op, x.args:
-        case "symbol", _:
-            return names(x.name), _ATOM
-        case "add", (a, b):
-            return f"{at_least(_SUM, a)} + {at_least(_SUM, b)}", _SUM
-        case "sub", (a, b):
-            return f"{at_least(_SUM, a)} − {at_least(_FRACTION, b)}", _SUM
-        case "neg", (a,):
-            return f"−{at_least(_FRACTION, a)}", _SUM
-        case "mul", (a, b):
-            return f"{at_least(_PRODUCT, a)}·{at_least(_PRODUCT, b)}", _PRODUCT
-        case "div", (a, b):
-            return f"{at_least(_PRODUCT, a)} / {at_least(_POWER, b)}", _FRACTION
-        case "pow", (a, b):
-            exponent, own = _plainly(b, names)
-            if set(exponent) <= {*map(chr, _SUPERSCRIPT)}:
-                return f"{at_least(_ATOM, a)}{exponent.translate(_SUPERSCRIPT)}", _POWER
-            return f"{at_least(_ATOM, a)}^{exponent if own >= _ATOM else f'({exponent})'}", _POWER
-        case "sqrt", (a,):
-            return f"√{at_least(_ATOM, a)}", _POWER
-        case "abs", (a,):
-            return f"|{_plainly(a, names)[0]}|", _ATOM
-        case "norm", (a,):
-            return f"‖{_plainly(a, names)[0]}‖", _ATOM
-        case "global_norm", (a,):
-            return f"‖{_plainly(a, _of_model(names))[0]}‖", _ATOM
-        case "where", (condition, a, b):
-            parts = [_plainly(part, names)[0] for part in (a, condition, b)]
-            return f"{{{parts[0]} if {parts[1]}; {parts[2]} otherwise}}", _ATOM
-        case op, (a, b) if op in _PLAIN_COMPARE:
-            return f"{at_least(_SUM, a)} {_PLAIN_COMPARE[op]} {at_least(_SUM, b)}", 0
-        case op, arguments:
-            inside = ", ".join(_plainly(a, names)[0] for a in arguments)
-            return f"{_FUNCTION[op].split('{')[-1].strip(chr(92) + '}')}({inside})", _ATOM

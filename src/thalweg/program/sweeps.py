@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from thalweg.program.printing import Line, to_python
-from thalweg.program.symbols import OPERATIONS, walk
-from thalweg.rule import Rule
+from thalweg.program.printing import PYTHON, Notation
+from thalweg.program.symbols import OPERATIONS, Line, walk
 
 # On the host, division and powers are calls that follow IEEE 754, as they do in an array: no exception.
-_HOST = ("div", "pow")
+_HOST = PYTHON.calling("div", "pow")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +69,8 @@ class Sweep:
         names = [name for name in self.kernel_scalars if name not in made]
         names += free_names(self.scalars, self.next_scalars)
         out = "".join(f"{name}, " for name in self.kernel_scalars)
-        new = "".join(f"{to_python(value, functions=_HOST)}, " for value in self.next_scalars)
-        return _source("scalars", names, self.scalars, f"({out}), ({new})")
+        new = "".join(f"{_HOST.write(value)}, " for value in self.next_scalars)
+        return _source("scalars", names, self.scalars, f"({out}), ({new})", _HOST)
 
     def array_function(self, namespace: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
         """The pass over whole arrays, for a library that compiles or differentiates on its own.
@@ -114,13 +113,13 @@ class Step(Sweep):
     """The pass that writes the parameters and the state.
 
     Attributes:
-        rule: the rule traced; only its form and its name matter.
+        name: the rule's.
         step: the step to subtract: an expression over lines and inputs.
         slots: arrays of state: the name of each and the expression of its next value.
         scalar_slots: likewise for state that is one number for all entries.
     """
 
-    rule: Rule
+    name: str
     step: Any
     slots: Mapping[str, Any]
     scalar_slots: Mapping[str, Any]
@@ -156,18 +155,18 @@ def function_on_arrays(
 ) -> Callable[..., Any]:
     """Lines and results over them as a function on arrays; see `Sweep.array_function`."""
     lines, results = tuple(lines), tuple(results)
-    calls = (*_HOST, *namespace)
-    out = "".join(f"{to_python(value, functions=calls)}, " for value in results)
-    source = _source(name, free_names(lines, results), lines, f"({out})", calls)
+    notation = _HOST.calling(*namespace)
+    out = "".join(f"{notation.write(value)}, " for value in results)
+    source = _source(name, free_names(lines, results), lines, f"({out})", notation)
     operations = {op: _on_arrays(op, namespace.get(op)) for op in OPERATIONS}
     return _compiled(name, source, {**namespace, **operations})
 
 
 def _source(
-    name: str, arguments: Iterable[str], lines: Iterable[Line], returned: str, calls: tuple[str, ...] = _HOST
+    name: str, arguments: Iterable[str], lines: Iterable[Line], returned: str, notation: Notation
 ) -> str:
     head = f"def {name}({', '.join((*dict.fromkeys(arguments), '**_'))}):"
-    body = [f"    {line.name} = {to_python(line.value, functions=calls)}" for line in lines]
+    body = [f"    {line.name} = {notation.write(line.value)}" for line in lines]
     return "\n".join([head, *body, f"    return {returned}", ""])
 
 

@@ -8,7 +8,8 @@ that a rule writes twice is computed once.
 import math
 import operator
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -313,6 +314,14 @@ def symbol(name: str) -> Expr:
     return intern("symbol", (), name)
 
 
+@dataclass(frozen=True)
+class Line:
+    """`name = value`, where `value` may name earlier lines."""
+
+    name: str
+    value: Any
+
+
 def is_number(x: Any, number: float) -> bool:
     """Whether `x` is no symbol but that number."""
     return not isinstance(x, Expr) and x == number
@@ -380,14 +389,14 @@ def walk(*roots: Any) -> Iterator[Expr]:
 
 
 class Rewriter:
-    """Expressions made anew, arguments first; subclasses say what becomes of an operation.
+    """Expressions made anew, arguments first.
 
     Attributes:
-        done: what became of each expression met.
+        done: what became of each expression met; what is here from the start is put in its place.
     """
 
-    def __init__(self) -> None:
-        self.done: dict[Expr, Any] = {}
+    def __init__(self, given: Mapping[Expr, Any] | None = None) -> None:
+        self.done: dict[Expr, Any] = dict(given or {})
 
     def __call__(self, x: Any) -> Any:
         """What becomes of an expression; a number stays."""
@@ -398,5 +407,5 @@ class Rewriter:
         return self.done[x] if isinstance(x, Expr) else x
 
     def rewrite(self, op: str, args: tuple[Any, ...]) -> Any:
-        """What becomes of an operation on arguments that are made anew already."""
-        raise NotImplementedError
+        """What becomes of an operation on arguments that are made anew already; here it stays."""
+        return intern(op, args)

@@ -13,15 +13,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from thalweg.errors import no_rule
 from thalweg.hyperparameters import Hyperparameter
-from thalweg.kernels.source import SOURCE_NAMES, cpu_source
-from thalweg.program.printing import Line, latex, to_python, unicode
+from thalweg.program.printing import LATEX, PYTHON, UNICODE, Notation
 from thalweg.program.sweeps import Norm, Step, Sweep, free_names, function_on_arrays
-from thalweg.program.symbols import NORMS, OPERATIONS, Expr, Rewriter, apply, intern, is_number, symbol, walk
-from thalweg.rule import Rule
+from thalweg.program.symbols import (
+    NORMS,
+    OPERATIONS,
+    Expr,
+    Line,
+    Rewriter,
+    apply,
+    intern,
+    is_number,
+    symbol,
+    walk,
+)
 
 Stage = Literal["scalar", "tensor", "element"]
 STAGES: tuple[Stage, ...] = ("scalar", "tensor", "element")
@@ -31,17 +40,56 @@ STAGES: tuple[Stage, ...] = ("scalar", "tensor", "element")
 Part: TypeAlias = Callable[[Norm, Mapping[str, Any]], Any]
 
 
+@runtime_checkable
+class Traceable(Protocol):
+    """What is asked of a rule to trace it: see `thalweg.rule.Rule`, which is written above this module."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What is settled before tracing; rules of one form have one Program."""
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Hyperparameter]:
+        """What each hyperparameter in use means, by name."""
+
+    @property
+    def slots(self) -> Mapping[str, float | str]:
+        """The state slots, by name."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a step with a gradient that is not finite is skipped whole."""
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """The same with other values of the hyperparameters, symbols among them."""
+
+    def values_at(self, t: int) -> Mapping[str, float]:
+        """Each hyperparameter's number at a step."""
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """The formula, whose local variables lend their names to lines."""
+
+    def compute(self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Any, global_norm: Any) -> Any:
+        """The step to subtract, and each slot's next value."""
+
+
 @dataclass(frozen=True, eq=False)
 class Program(Step):
     """What one step of a rule computes: the norms that it asks for, then the step itself.
 
     Attributes:
+        hyperparameters: those that scalar lines read.
         norms: what is measured before the step, in this order.
         guard: which norm of the model, that of its gradient, must be finite for a step to be taken.
         formulas: the rule as written, for print: lines in the order of the paper.
         formulas_step: the step, over `formulas`.
     """
 
+    hyperparameters: Mapping[str, Hyperparameter]
     norms: tuple[Norm, ...]
     guard: str | None
     formulas: tuple[Line, ...]
@@ -51,11 +99,6 @@ class Program(Step):
     def needs_p(self) -> bool:
         """Whether the step depends on the parameters."""
         return any("p" in sweep.reads for sweep in (*self.norms, self))
-
-    @property
-    def hyperparameters(self) -> Mapping[str, Hyperparameter]:
-        """The hyperparameters that scalar lines read."""
-        return self.rule.hyperparameters
 
     def measure(self, parts: Sequence[Part], sqrt: Callable[[Any], Any] = math.sqrt) -> dict[str, Any]:
         """The norms of the model that the step asks for, by name, of tensors in one or more parts.
@@ -108,7 +151,7 @@ class Program(Step):
         return function_on_arrays("formulas", self.formulas, values, namespace)
 
     def scalars_at(
-        self, t: int, rule: Rule, state: Mapping[str, float], norms: Mapping[str, float] | None = None
+        self, t: int, rule: Traceable, state: Mapping[str, float], norms: Mapping[str, float] | None = None
     ) -> tuple[tuple[float, ...], dict[str, float]]:
         """What the kernel is told at step `t` (from 1), and the scalar slots' next values.
 
@@ -130,11 +173,15 @@ class Program(Step):
 
     def latex(self) -> str:
         """The rule as an `aligned` block of LaTeX."""
-        return latex(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), self.symbols)
+        return self._formula(LATEX)
 
     def unicode(self) -> str:
         """The rule as lines of text for a terminal."""
-        return unicode(self.formulas, self.formulas_step, (*self.slots, *self.scalar_slots), self.symbols)
+        return self._formula(UNICODE)
+
+    def _formula(self, notation: Notation) -> str:
+        slots = (*self.slots, *self.scalar_slots)
+        return notation.formulas(self.formulas, self.formulas_step, slots, self.symbols)
 
     @property
     def symbols(self) -> dict[str, str]:
@@ -146,48 +193,44 @@ class Program(Step):
             for name, h in self.hyperparameters.items()
         }
 
-    def source(self, dtype: str = "float32") -> str:
-        """Source of the CPU kernel for parameters, gradients and state of one dtype."""
-        return cpu_source(self, (dtype,) * (2 + len(self.slots)))
-
     def __str__(self) -> str:
         def show(title: str, lines: Iterable[str]) -> str:
             return "\n".join([f"{title}:", *(f"    {line}" for line in lines)])
 
         def lines_of(sweep: Sweep) -> list[str]:
             return [
-                show(f"{stage} lines", [f"{ln.name} = {to_python(ln.value)}" for ln in lines])
+                show(f"{stage} lines", [f"{ln.name} = {PYTHON.write(ln.value)}" for ln in lines])
                 for stage, lines in zip(STAGES, (sweep.scalars, sweep.tensors, sweep.elements), strict=True)
                 if lines
             ]
 
-        parts = [self.rule.name]
+        parts = [self.name]
         for norm in self.norms:
             names = " and ".join(
                 f"{name}, of {what}"
                 for name, what in ((norm.of_tensor, "each tensor"), (norm.of_model, "the model"))
                 if name
             )
-            parts += [*lines_of(norm), show("norm", [f"{names} = ‖{to_python(norm.value)}‖"])]
-        writes = [f"p -= {to_python(self.step)}"]
-        writes += [f"{n} = {to_python(v)}" for n, v in {**self.slots, **self.scalar_slots}.items()]
+            parts += [*lines_of(norm), show("norm", [f"{names} = ‖{PYTHON.write(norm.value)}‖"])]
+        writes = [f"p -= {PYTHON.write(self.step)}"]
+        writes += [f"{n} = {PYTHON.write(v)}" for n, v in {**self.slots, **self.scalar_slots}.items()]
         return "\n".join([*parts, *lines_of(self), show("writes", writes)])
 
     def _repr_latex_(self) -> str:
         return f"$${self.latex()}$$"
 
 
-def trace(rule: Rule) -> Program:
+def trace(rule: Traceable) -> Program:
     """The Program of a rule. Rules of one form share one.
 
     Raises:
         TypeError: `rule` is not a rule, or its `update` branches on a symbol or returns the wrong number of
             slots.
     """
-    if not isinstance(rule, Rule):
-        raise no_rule("trace", rule)
-    program = _programs.get(rule.form)
+    program = _programs.get(getattr(rule, "form", None))
     if program is None:
+        if isinstance(rule, type) or not isinstance(rule, Traceable):
+            raise no_rule("trace", rule)
         program = _programs[rule.form] = _trace(rule)
     return program
 
@@ -195,7 +238,7 @@ def trace(rule: Rule) -> Program:
 _programs: dict[Any, Program] = {}
 
 
-def _trace(rule: Rule) -> Program:
+def _trace(rule: Traceable) -> Program:
     inputs = {name: symbol(name) for name in ("t", "g", "p")}
     slots = {name: symbol(name) for name in rule.slots}
     symbolic = rule.with_values({name: symbol(name) for name in rule.hyperparameters})
@@ -256,7 +299,8 @@ def _trace(rule: Rule) -> Program:
     return Program(
         **lines,
         tensor_norms=tuple(of_tensors),
-        rule=rule,
+        name=rule.name,
+        hyperparameters=rule.hyperparameters,
         norms=tuple(norms),
         guard=guard,
         step=step_ref,
@@ -302,7 +346,7 @@ class _Norms(Rewriter):
         return symbol(names[op])
 
 
-def _with_names(rule: Rule, call: Callable[[], Any]) -> tuple[Any, dict[Expr, str]]:
+def _with_names(rule: Traceable, call: Callable[[], Any]) -> tuple[Any, dict[Expr, str]]:
     """What `call` returns, and what the rule's `update` calls its intermediate results.
 
     So kernels and formulas speak the rule's own language. A profile hook sees the local variables of
@@ -470,7 +514,7 @@ def _schedule(
     crosses |= {r for r in roots if isinstance(r, Expr) and stage is not None and stage(r) == "scalar"}
     lines: list[tuple[Line, Stage]] = []
     ref: dict[Expr, Any] = {}
-    used = {*taken, *OPERATIONS, *SOURCE_NAMES}
+    used = {*taken, *OPERATIONS}
     for e in order:
         if e.op == "symbol":
             ref[e] = e

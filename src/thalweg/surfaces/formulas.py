@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from thalweg import ops
 from thalweg.errors import InvalidFormulaError, nearest
-from thalweg.program.printing import to_latex, to_python, to_unicode
+from thalweg.program.printing import LATEX, PYTHON, UNICODE
 from thalweg.program.symbols import Expr, apply, symbol, walk
 from thalweg.program.tracing import in_lines
 from thalweg.surfaces.calculus import gradient, hessian
@@ -32,8 +32,8 @@ Array: TypeAlias = NDArray[np.float64]
 LIMITS = {"length": 400, "depth": 64, "operations": 1000, "exponent": 64}
 
 _CONSTANTS = {"pi": np.float64(math.pi), "e": np.float64(math.e)}  # what NumPy divides by 0 is no exception
-_LATEX = {"pi": r"\pi", "e": "e"}
-_UNICODE = {"pi": "π", "e": "e"}
+_LATEX = {"pi": r"\pi"}
+_UNICODE = {"pi": "π"}
 
 # By name: how many arguments, and what is made of them.
 _FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
@@ -230,13 +230,11 @@ class Formula:
 
     def latex(self) -> str:
         """`f(x, y) = …` in LaTeX."""
-        names = {v: v for v in self.variables} | _LATEX
-        return f"f({', '.join(self.variables)}) = {to_latex(self.expression, names)}"
+        return f"f({', '.join(self.variables)}) = {LATEX.write(self.expression, _LATEX)}"
 
     def unicode(self) -> str:
         """`f(x, y) = …` on one line of text."""
-        names = {v: v for v in self.variables} | _UNICODE
-        return f"f({', '.join(self.variables)}) = {to_unicode(self.expression, names)}"
+        return f"f({', '.join(self.variables)}) = {UNICODE.write(self.expression, _UNICODE)}"
 
     def value(self, x: Array) -> Array:
         """The values at points (n, …): an array (…)."""
@@ -277,9 +275,9 @@ class Formula:
 
     def _compiled(self, name: str, roots: list[Any]) -> Callable[..., Any]:
         lines, results = in_lines(roots, _CONSTANTS)
-        body = [f"    {line.name} = {to_python(line.value)}" for line in lines]
+        body = [f"    {line.name} = {PYTHON.write(line.value)}" for line in lines]
         head = f"def {name}({', '.join(self.variables)}):"
-        out = "".join(f"{to_python(result)}, " for result in results)
+        out = "".join(f"{PYTHON.write(result)}, " for result in results)
         namespace: dict[str, Any] = {**_NUMPY, **_CONSTANTS, "inf": math.inf, "nan": math.nan}
         exec(compile("\n".join([head, *body, f"    return {out}", ""]), f"<{name}>", "exec"), namespace)
         return namespace[name]  # type: ignore[no-any-return]
