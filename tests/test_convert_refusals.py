@@ -410,6 +410,9 @@ def test_a_schedule_that_a_numpy_state_does_not_hold_is_asked_for() -> None:
     assert convert.state(state, source="thalweg.numpy", target="torch", lr=0.05).settings["lr"] == 0.05
     with pytest.raises(TypeError, match="a State or an Optimizer, got dict"):
         convert.state({}, source="thalweg.numpy", target="torch")
+    for other in ("sgd", thalweg.SGD()):
+        with pytest.raises(ValueError, match='rule="sgd", but the state says adam'):
+            convert.state(state, source="thalweg.numpy", target="torch", rule=other, lr=0.05)
 
 
 def test_a_scheduler_of_torchs_moves_the_rate_of_kerass_velocity() -> None:

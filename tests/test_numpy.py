@@ -697,6 +697,11 @@ def test_a_state_tells_the_rule_that_wrote_it(form, ending, tmp_path):
     assert read(tmp_path / f"state.{ending}").rebuilt() == rule
 
 
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*nowhere'$"):
+        thalweg.numpy.Adam().save(tmp_path / "nowhere" / "state.npz")
+
+
 def test_what_a_state_cannot_tell_is_asked_for(tmp_path):
     schedule = thalweg.schedules.Exponential(1.0, 0.5)
     state = Optimizer(thalweg.chain(thalweg.L2(0.1), thalweg.SGD(lr=schedule))).state()

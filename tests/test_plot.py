@@ -282,6 +282,7 @@ def test_the_command_draws_a_race(
         (["x +* y"], "no formula"),
         (["beale", "--optimizers", "adm"], "did you mean"),
         (["beale", "--out", "x.doc"], "ends in .png"),
+        (["beale", "--out", "nowhere/x.png"], "there is no folder 'nowhere'"),
         (["beale", "--window", "0,1,0,1"], "window of its own"),
         (["double_well", "--view", "3d"], "dimensions"),
         (["beale", "--start", "1"], "arrays (…, 2)"),
@@ -294,3 +295,23 @@ def test_what_cannot_be_drawn_is_answered_in_one_line(
     said = capsys.readouterr()
     assert answer in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("ending", plot.files.FORMATS)
+def test_a_folder_that_is_missing_is_named_and_a_failure_leaves_nothing(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = compete("beale", ["sgd"], lr=0.01, steps=2)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*nowhere'"):
+        plot.write(race, tmp_path / "nowhere" / f"x{ending}")
+    (tmp_path / f"x{ending}").write_text("older")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
+    monkeypatch.setattr("thalweg.plot.animation.frames", lambda *_, **__: map(fails, [0]))
+    monkeypatch.setattr("html.escape", fails)
+    with pytest.raises(OSError, match="as it does"):
+        plot.write(race, tmp_path / f"x{ending}")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(f"x{ending}", "older")]
+
+
+def fails(*_: object, **__: object) -> object:
+    raise OSError("as it does")

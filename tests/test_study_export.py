@@ -82,8 +82,8 @@ def test_a_study_that_has_just_begun_is_an_empty_table(tmp_path, evaluations):
     [
         ("study.xlsx", "its ending tells its kind, and is .parquet or .csv"),
         ("study", "its ending tells its kind"),
-        ("none/study.csv", r"study\.csv cannot be written: No such file or directory$"),
-        ("none/study.parquet", r"study\.parquet cannot be written: No such file or directory$"),
+        ("none/study.csv", r"study\.csv cannot be written: there is no folder '.*none'$"),
+        ("none/study.parquet", r"study\.parquet cannot be written: there is no folder '.*none'$"),
     ],
 )
 def test_where_nothing_can_be_written_is_said(study, tmp_path, name, message):

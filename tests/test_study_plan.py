@@ -347,7 +347,7 @@ def test_names_are_spelling_tolerant_and_count_once():
 
 
 def test_two_of_one_name_are_refused():
-    with pytest.raises(StudyError, match=r"two contestants are named adam.*name="):
+    with pytest.raises(StudyError, match=r"are named adam: .*name= in Python or as \[optimizers\.NAME\] in"):
         plan.make(BLOBS, ["adam", thalweg.Adam()])
 
 

@@ -89,6 +89,25 @@ def test_a_comparison_from_python(tmp_path):
     assert set(table["id"]) <= {entry.id for entry in study.entries}
 
 
+@pytest.mark.parametrize(
+    ("option", "right"),
+    [
+        ("trials", r"give budget=thalweg\.Budget\(trials=\.\.\.\)"),
+        ("epochs", r"give budget=thalweg\.Budget\(epochs=\.\.\.\)"),
+        ("seed", "did you mean 'seeds'"),
+        ("engin", "did you mean 'engine'"),
+    ],
+)
+def test_an_option_that_there_is_not_is_named(option, right):
+    with pytest.raises(TypeError, match=f"compare has no argument '{option}'[;:] {right}"):
+        compare(BLOBS, "adam", **{option: 5})
+
+
+def test_one_of_a_thing_is_said_so():
+    assert str(make(BLOBS, "adam", budget=Budget(epochs=1)).length) == "1 epoch"
+    assert str(make(BLOBS, "adam", budget=Budget(seconds=1.5)).length) == "1.5 seconds"
+
+
 def test_repeating_a_comparison_runs_nothing_and_changing_it_runs_what_is_new(tmp_path, monkeypatch):
     first = compare(BOWL, ["adam"], out=tmp_path, jobs=1, budget=4)
     monkeypatch.setattr(comparisons.Engine, "rehearse", lambda self, trials: pytest.fail("all is proven"))

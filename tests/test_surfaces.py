@@ -19,6 +19,7 @@ from thalweg.program.printing import PYTHON
 from thalweg.program.symbols import Expr
 from thalweg.surfaces.formulas import Formula, read
 from thalweg.surfaces.functions import Noise, Surface
+from thalweg.surfaces.paths import path
 
 pi, e = torch.pi, torch.e
 # Each once more, as its source has it.
@@ -173,6 +174,17 @@ def test_names_in_any_spelling(spelling: str) -> None:
 def test_an_unknown_name_meets_the_nearest() -> None:
     with pytest.raises(UnknownSurfaceError, match=r"'rosenbroc'; did you mean 'rosenbrock'\?"):
         surfaces.get("rosenbroc")
+
+
+def test_a_formula_is_taken_wherever_a_name_is() -> None:
+    parsed = surfaces.parse("x**2 + y**2/9")
+    np.testing.assert_array_equal(
+        path("x**2 + y**2/9", "adam", (1, 1)).points, path(parsed, "adam", (1, 1)).points
+    )
+    with pytest.raises(UnknownSurfaceError, match=r"'rosenbroc'; did you mean 'rosenbrock'\?"):
+        path("rosenbroc", "adam")
+    with pytest.raises(InvalidFormulaError, match="z"):
+        path("x + z", "adam")
 
 
 def test_only_quadratics_have_curvatures() -> None:

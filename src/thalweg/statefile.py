@@ -264,6 +264,8 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written, or what is there is no file.
     """
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {str(path.parent)!r}")
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "what is there is not a file", str(path))
     beside = path.with_name(f".{secrets.token_hex(8)}.tmp")

@@ -3,14 +3,11 @@
 import argparse
 import textwrap
 from pathlib import Path
-from typing import Any
 
 from thalweg import registry, surfaces
 from thalweg.cli.arguments import Wrong, names
-from thalweg.errors import UnknownSurfaceError
 from thalweg.rule import Rule
 from thalweg.surfaces import solvers
-from thalweg.surfaces.functions import Surface
 from thalweg.surfaces.solvers import Solver
 
 _WIDTH = 88
@@ -22,7 +19,7 @@ def path(arguments: argparse.Namespace) -> int:
         from thalweg import plot
         from thalweg.surfaces.race import compete
 
-        surface = _surface(arguments.surface, arguments.window, arguments.start)
+        surface = surfaces.named(arguments.surface, window=arguments.window, start=arguments.start)
         found = compete(
             surface,
             [_method(name) for name in arguments.optimizers],
@@ -97,19 +94,6 @@ def _out_arguments(command: argparse.ArgumentParser, default: str) -> None:
     add = command.add_argument
     add("--theme", choices=("light", "dark"), default="light", help="of the paper (default: light)")
     add("--out", type=Path, metavar="FILE", help=f"where to write it (default: {default})")
-
-
-def _surface(text: str, window: Any, start: Any) -> Surface:
-    """A surface by name, or by its formula where that has any sign that names have not."""
-    try:
-        known = surfaces.get(text)
-    except UnknownSurfaceError:
-        if text.replace("_", "").replace("-", "").replace(" ", "").isalpha():
-            raise
-        return surfaces.parse(text, window=window, start=start)
-    if window:
-        raise ValueError(f"{known.name} has a window of its own; --window is for formulas")
-    return known
 
 
 def _method(text: str) -> Rule | Solver:

@@ -66,7 +66,7 @@ def compare(arguments: argparse.Namespace) -> int:
     _need_extra()
     from thalweg.study import tasks
     from thalweg.study.planning import plan
-    from thalweg.study.planning.budget import Budget
+    from thalweg.study.planning.budget import Budget, counted
     from thalweg.study.planning.configuration import from_toml
     from thalweg.study.reporting import report, terminal, wording
     from thalweg.study.running.engine import Engine
@@ -84,10 +84,10 @@ def compare(arguments: argparse.Namespace) -> int:
     trackers = _trackers(arguments)
     study = Study.of(planned, arguments.out)
     study.engine = engine
-    console.print(
-        f"{planned.task.name}: {'up to ' if planned.searching and not study.complete else ''}{study.total} "
-        f"training runs of {planned.length}" + (f", {study.done} of them done before" if study.done else "")
-    )
+    most = "up to " if planned.searching and not study.complete else ""
+    before = f", {study.done} of them done before" if study.done else ""
+    runs = counted(study.total, "training runs")
+    console.print(f"{planned.task.name}: {most}{runs} of {planned.length}{before}")
     for sentence in (*study.strangers, *(f"Not as it was left, so run anew: {one}" for one in study.altered)):
         console.print(sentence, markup=False)
     if trackers and study.done:

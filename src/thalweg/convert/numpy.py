@@ -6,8 +6,9 @@ from thalweg.convert.names import shapes_of as parameters  # noqa: F401
 from thalweg.convert.parts import Converted, Part, Run, Source, Target, merged, scalar_slots
 from thalweg.numpy import Optimizer
 from thalweg.program.tracing import trace
+from thalweg.registry import find, name_of
 from thalweg.rule import Rule
-from thalweg.statefile import State
+from thalweg.statefile import State, apart
 
 
 def read(source: Source) -> Run:
@@ -15,13 +16,16 @@ def read(source: Source) -> Run:
 
     Raises:
         TypeError: it is neither.
-        ValueError: a schedule is not given.
+        ValueError: a schedule is not given, or another rule than the state's is.
     """
     state, rule = source.state, source.rule
     if isinstance(state, Optimizer):
         state, rule = state.state(), rule or state.rule
     if not isinstance(state, State):
         raise TypeError(f"a state of thalweg.numpy is a State or an Optimizer, got {type(state).__name__}")
+    asked = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
+    if asked and name_of(asked) != state.rule:
+        raise ValueError(f'rule="{name_of(asked)}", but the state says {state.rule}')
     given = {**(rule.values if isinstance(rule, Rule) else {}), **source.values}
     own = state.rebuilt(**{k: v for k, v in given.items() if state.hyperparameters.get(k, 0) is None})
     slots = {slot: {name: a.copy() for name, a in arrays.items()} for slot, arrays in state.slots.items()}

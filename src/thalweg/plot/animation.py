@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path as File
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,6 +13,7 @@ from thalweg.plot import style
 from thalweg.plot.paths import Paths, named, race
 from thalweg.plot.style import Theme
 from thalweg.plot.three_d import race_3d
+from thalweg.statefile import replaced
 
 # More frames than that are seen by nobody: longer races are shown every second, third, … step.
 _FRAMES = 150
@@ -52,7 +53,8 @@ def animate(
     if kind not in (".gif", ".mp4"):
         raise ValueError(f"a moving picture is a .gif or .mp4, got {File(file).name!r}")
     shown = frames(paths, view=view, theme=theme, size=size, dpi=dpi)
-    (_gif if kind == ".gif" else _mp4)(shown, File(file), fps, hold)
+    with replaced(File(file)) as out:
+        (_gif if kind == ".gif" else _mp4)(shown, out, fps, hold)
 
 
 def frames(
@@ -116,7 +118,7 @@ class _Moving:
             self.ax.draw_artist(self.line)
 
 
-def _gif(pictures: Iterator[NDArray[np.uint8]], file: File, fps: int, hold: float) -> None:
+def _gif(pictures: Iterator[NDArray[np.uint8]], file: BinaryIO, fps: int, hold: float) -> None:
     from PIL import Image
 
     # One palette for all frames, or colours flicker; one that covers the lines, few as their pixels are.
@@ -124,18 +126,18 @@ def _gif(pictures: Iterator[NDArray[np.uint8]], file: File, fps: int, hold: floa
     colours = images[-1].quantize(255, method=Image.Quantize.MAXCOVERAGE)
     few = [image.quantize(palette=colours, dither=Image.Dither.NONE) for image in images]
     durations = [1000 // fps] * (len(few) - 1) + [int(1000 * hold)]
-    few[0].save(file, save_all=True, append_images=few[1:], duration=durations, loop=0, disposal=1)
+    few[0].save(file, "GIF", save_all=True, append_images=few[1:], duration=durations, loop=0, disposal=1)
 
 
-def _mp4(pictures: Iterator[NDArray[np.uint8]], file: File, fps: int, hold: float) -> None:
+def _mp4(pictures: Iterator[NDArray[np.uint8]], file: BinaryIO, fps: int, hold: float) -> None:
     try:
         from imageio_ffmpeg import write_frames
     except ModuleNotFoundError as error:
         raise ImportError("an MP4 needs imageio-ffmpeg: pip install 'thalweg[video]'") from error
     first = next(pictures)
     rows, columns = (n - n % 2 for n in first.shape[:2])  # the codec takes even sizes
-    options = {"fps": fps, "macro_block_size": 2, "quality": 8}
-    writer = write_frames(str(file), (columns, rows), **options)
+    options = {"fps": fps, "macro_block_size": 2, "quality": 8, "output_params": ["-f", "mp4"]}
+    writer = write_frames(file.name, (columns, rows), **options)
     writer.send(None)
     picture = first
     for picture in (first, *pictures):

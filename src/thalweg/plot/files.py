@@ -12,6 +12,7 @@ from thalweg.plot.paths import Paths
 from thalweg.plot.paths import race as draw
 from thalweg.plot.style import Theme
 from thalweg.plot.three_d import race_3d
+from thalweg.statefile import replaced
 from thalweg.surfaces.race import Race
 
 # By their endings.
@@ -58,10 +59,11 @@ def page(figure: Any, file: str | File, caption: str, theme: Theme) -> None:
     """Write a plotly figure as a page that opens offline, its caption below."""
     drawn = figure.to_html(full_html=False, include_plotlyjs=True, auto_play=False, div_id="race", **_PLAIN)
     body = f"margin:1rem auto;max-width:75rem;background:{theme.paper};color:{theme.ink}"
-    File(file).write_text(
+    text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Thalweg</title>'
         f'<body style="{body};font-family:system-ui,sans-serif">{drawn}'
         f'<p style="max-width:60rem;margin:1rem auto;line-height:1.5">{html.escape(caption)}</p>'
-        "</body></html>",
-        encoding="utf-8",
+        "</body></html>"
     )
+    with replaced(File(file)) as out:
+        out.write(text.encode())

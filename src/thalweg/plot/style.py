@@ -15,6 +15,7 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from thalweg import palette
 from thalweg.registry import rules
 from thalweg.rule import Rule
+from thalweg.statefile import replaced
 from thalweg.surfaces.paths import Path
 
 
@@ -178,6 +179,10 @@ def halo(theme: Theme, width: float = 3.4) -> list[Any]:
     return [Stroke(linewidth=width, foreground=theme.paper), Normal()]
 
 
+# Else every SVG would have other names of its parts, and a font of its own.
+_STEADY: Any = {"svg.hashsalt": "thalweg", "svg.fonttype": "none"}
+
+
 def save(drawn: Figure | Axes, file: str | File) -> None:
     """Write a figure, or the figure of axes: .png, .svg or .pdf; equal bytes from equal data.
 
@@ -185,6 +190,7 @@ def save(drawn: Figure | Axes, file: str | File) -> None:
         OSError: it cannot be written.
     """
     whole: Any = drawn if isinstance(drawn, Figure) else drawn.figure
-    undated = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    with matplotlib.rc_context({"svg.hashsalt": "thalweg", "svg.fonttype": "none"}):
-        whole.savefig(file, metadata=undated.get(File(file).suffix.lower()))
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    kind = File(file).suffix.lower().removeprefix(".") or "png"
+    with replaced(File(file)) as out, matplotlib.rc_context(_STEADY):
+        whole.savefig(out, format=kind, metadata=undated.get(kind))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thalweg.errors import nearest
 from thalweg.study.comparison import Comparison, Progress
 from thalweg.study.planning import plan as plans
+from thalweg.study.planning.budget import Budget
 from thalweg.study.running.engine import Engine
 from thalweg.study.task import Task
 
@@ -101,7 +106,9 @@ def compare(
 
     Raises:
         StudyError: something that the user can put right.
+        TypeError: an option that there is not.
     """
+    _check(options)
     if isinstance(task, str):
         from thalweg.study.tasks import get
 
@@ -109,3 +116,13 @@ def compare(
     study = Study.of(plans.make(task, optimizers, **options), out)
     study.engine = Engine(engine, address, jobs)
     return study.resume(progress)
+
+
+def _check(options: Iterable[str]) -> None:
+    known = {**signature(compare).parameters, **signature(plans.make).parameters}
+    del known["options"]
+    for name in options:
+        if name in (field.name for field in fields(Budget)):
+            raise TypeError(f"compare has no argument {name!r}: give budget=thalweg.Budget({name}=...)")
+        if name not in known:
+            raise TypeError(f"compare has no argument {name!r}; {nearest(name, known)}")

@@ -6,9 +6,20 @@ from thalweg.surfaces.functions import (
     Surface,
     get,
     ill_conditioned,
+    named,
     names,
     parse,
     quadratic,
 )
 
-__all__ = ["Noise", "QuadraticForm", "Surface", "get", "ill_conditioned", "names", "parse", "quadratic"]
+__all__ = [
+    "Noise",
+    "QuadraticForm",
+    "Surface",
+    "get",
+    "ill_conditioned",
+    "named",
+    "names",
+    "parse",
+    "quadratic",
+]

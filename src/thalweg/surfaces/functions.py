@@ -275,6 +275,31 @@ def get(name: str) -> Surface:
     return _MADE[folded[fold(name)]]()
 
 
+def named(
+    text: str, *, window: Sequence[Sequence[float]] | None = None, start: Sequence[float] | None = None
+) -> Surface:
+    """A surface by name, or by its formula where that has any sign that names have not.
+
+    Args:
+        text: as for `get`, or as for `parse`.
+        window: of a formula, as for `parse`.
+        start: likewise; a named surface has one of its own.
+
+    Raises:
+        UnknownSurfaceError: no surface has the name.
+        InvalidFormulaError, ValueError: as `parse`; or a window for a named surface.
+    """
+    try:
+        known = get(text)
+    except UnknownSurfaceError:
+        if text.replace("_", "").replace("-", "").replace(" ", "").isalpha():
+            raise
+        return parse(text, window=window, start=start)
+    if window:
+        raise ValueError(f"{known.name} has a window of its own; another is for formulas")
+    return known
+
+
 def parse(
     text: str, *, window: Sequence[Sequence[float]] | None = None, start: Sequence[float] | None = None
 ) -> Surface:

@@ -69,7 +69,7 @@ def basins(
     """Follow a rule or a solver from many starts, and tell which minimum each ends in.
 
     Args:
-        surface: a surface, or the name of one.
+        surface: a surface, the name of one, or a formula such as "x**2/20 + y**2".
         method: a rule, a solver, or the name of one. A solver goes from one start at a time.
         grid: how many starts along each side of the window, or starts (…, n).
         steps: how many steps a rule takes, and at most how many iterations a solver.

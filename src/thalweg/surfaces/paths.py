@@ -180,7 +180,7 @@ def path(
     """Follow a rule or a solver down a surface.
 
     Args:
-        surface: a surface, or the name of one.
+        surface: a surface, the name of one, or a formula such as "x**2/20 + y**2".
         method: a rule (within treatments or not, with schedules or not), a solver, or the name of one.
         start: where to begin, (n,); the surface's own start by default.
         steps: how many steps a rule takes, and at most how many iterations a solver.
@@ -221,7 +221,7 @@ def paths(
     of shape (40,) makes 50 × 40 paths.
 
     Args:
-        surface: a surface, or the name of one.
+        surface: a surface, the name of one, or a formula such as "x**2/20 + y**2".
         rule: a rule, or the name of one.
         starts: where to begin, (…, n); the surface's own start by default.
         steps: how many steps each takes.
@@ -367,8 +367,8 @@ def is_lost(surface: Surface, points: Array, gradients: Array) -> NDArray[np.boo
 
 
 def named_surface(surface: Surface | str) -> Surface:
-    """A surface, given by itself or by name."""
-    found = surfaces.get(surface) if isinstance(surface, str) else surface
+    """A surface, given by itself, by name or by its formula."""
+    found = surfaces.named(surface) if isinstance(surface, str) else surface
     if not isinstance(found, Surface):
         raise TypeError(f"expected a surface, such as surfaces.get('beale'); got {surface!r}")
     return found

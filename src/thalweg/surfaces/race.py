@@ -118,7 +118,7 @@ def tune(
     the best.
 
     Args:
-        surface: a surface, or the name of one.
+        surface: a surface, the name of one, or a formula such as "x**2/20 + y**2".
         rule: a rule, or the name of one. One whose learning rate follows a schedule is left as it is.
         start: where to begin, (n,); the surface's own start by default.
         steps: how many steps each trial has.
@@ -246,7 +246,7 @@ def compete(
     """Let rules and solvers go down a surface from one start, each rule with a learning rate tuned there.
 
     Args:
-        surface: a surface, or the name of one.
+        surface: a surface, the name of one, or a formula such as "x**2/20 + y**2".
         methods: rules and solvers, or their names.
         lr: the learning rate of every rule, instead of a tuned one.
         start: as in `path`, like `steps`, `seed` and `noise`.

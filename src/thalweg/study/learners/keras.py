@@ -16,7 +16,7 @@ from thalweg.errors import nearest
 from thalweg.study.data.arrays import Data, is_sparse
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Streams, seeds
-from thalweg.study.learners.metrics import Metric
+from thalweg.study.learners.metrics import OF_ONES_OWN, Metric
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting
@@ -66,10 +66,7 @@ def _metric(metric: str | Metric) -> Metric:
         known = None
     if known is None and metric not in ("accuracy", "acc"):
         names = ["accuracy", *(name for name in dir(keras.metrics) if name.islower() and name[0] != "_")]
-        raise StudyError(
-            f"Keras has no metric {metric!r}; {nearest(str(metric), names)}. One of your own: "
-            'Metric("name", function, "higher") or "lower", whichever is better'
-        )
+        raise StudyError(f"Keras has no metric {metric!r}, {OF_ONES_OWN}; {nearest(str(metric), names)}")
     higher = any(word in metric.lower() for word in (*_HIGHER, "acc"))
     return Metric(metric, _Named(metric), "higher" if higher else "lower")
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from thalweg.study.errors import StudyError
 
+# Ends what is said of a metric that nobody knows.
+OF_ONES_OWN = 'nor is it one of your own, such as Metric("name", function, "higher")'
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from thalweg.errors import nearest
 from thalweg.study.errors import StudyError
-from thalweg.study.learners.metrics import Measure, Metric
+from thalweg.study.learners.metrics import OF_ONES_OWN, Measure, Metric
 
 Function: TypeAlias = Callable[[Any, Any], Tensor]
 
@@ -131,7 +131,7 @@ def loss_of(loss: str | Function) -> Function:
         return loss
     if loss not in LOSSES:
         raise StudyError(
-            f"no loss is named {loss!r}; {nearest(str(loss), LOSSES)}, or a function of your own"
+            f"no loss is named {loss!r}, nor is it a function of your own; {nearest(str(loss), LOSSES)}"
         )
     return LOSSES[loss]
 
@@ -154,10 +154,7 @@ def figures_of(metrics: Iterable[str | Metric]) -> tuple[Figure, ...]:
         elif isinstance(metric, str) and metric in METRICS:
             found.append(METRICS[metric])
         else:
-            raise StudyError(
-                f"no metric is named {metric!r}; {nearest(str(metric), METRICS)}. One of your own: "
-                'Metric("name", function, "higher") or "lower", whichever is better'
-            )
+            raise StudyError(f"no metric is named {metric!r}, {OF_ONES_OWN}; {nearest(str(metric), METRICS)}")
     names = ["loss", *(figure.measure.name for figure in found)]
     for name in names:
         if names.count(name) > 1:

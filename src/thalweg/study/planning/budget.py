@@ -58,7 +58,12 @@ class Length:
     amount: float
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        return counted(self.amount, self.unit)
+
+
+def counted(count: float, things: str) -> str:
+    """So many things, as one says it."""
+    return f"{count:g} {things.removesuffix('s') if count == 1 else things}"
 
 
 def at_least_one(name: str, value: int | None, most: int = 10**9) -> None:

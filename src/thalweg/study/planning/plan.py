@@ -265,7 +265,8 @@ def make(
         same = found.setdefault(one.name, one)
         if same is not one and _essence(same) != _essence(one):
             raise StudyError(
-                f"two contestants are named {one.name}: give one another, Contestant(..., name=...)"
+                f"two contestants are named {one.name}: give one of them another name, by Contestant's name= "
+                "in Python or as [optimizers.NAME] in a file for --config"
             )
     if tune and not any(key in contestant.space for key in tune for contestant in found.values()):
         known = {key for contestant in found.values() for key in contestant.defaults}

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from thalweg.statefile import replaced
 from thalweg.study.errors import StudyError
+from thalweg.study.planning.budget import counted
 from thalweg.study.reporting import advice, charts, figures, interactive, tables, wording
 from thalweg.study.reporting.charts import Chart, Look
 from thalweg.study.reporting.tables import Table
@@ -247,7 +248,7 @@ def _settings(findings: Findings) -> dict[str, str]:
         "task": f"{task['name']} (version {task['version']})",
         **({"the version covers": ", ".join(task["covers"])} if task["covers"] else {}),
         **{f"data: {name}": source for name, source in task["sources"].items()},
-        "length of a run": ", ".join(f"{amount:g} {unit}" for unit, amount in facts["length"].items()),
+        "length of a run": ", ".join(counted(n, unit) for unit, n in facts["length"].items()),
         "batch size": f"{facts['batch_size']}",
         **({"search": search} if facts["settings"] > 1 else {}),
         "final seeds": _several(facts["seeds"]),
