@@ -83,7 +83,7 @@ def section(kind: type[Rule]) -> str:
             "",
             f"{summary} {guide.how}",
             "",
-            f'<div class="formula">{mathml(program.latex(), "block")}</div>',
+            f'<div class="formula">{mathml(program.latex(kind()), "block")}</div>',
             "",
             "| hyperparameter | symbol | meaning | range | default |",
             "|---|---|---|---|---|",

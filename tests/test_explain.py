@@ -154,11 +154,19 @@ def test_a_slot_that_a_hyperparameter_starts_names_it() -> None:
 def test_latex_is_the_programs_own(name: str) -> None:
     text = explain(name, latex=True)
     shown = re.sub(r"(?m)^  ", "", text)
-    for dialect in dialects_of(find(name)):
-        assert thalweg.trace(thalweg.get(name, dialect=dialect)).latex() in shown
-    assert text.count(r"\begin{aligned}") == len(
-        {thalweg.trace(thalweg.get(name, dialect=d)).latex() for d in dialects_of(find(name))}
-    )
+    forms = [thalweg.get(name, dialect=dialect) for dialect in dialects_of(find(name))]
+    formulas = {thalweg.trace(rule).latex(rule) for rule in forms}
+    assert all(formula in shown for formula in formulas)
+    assert text.count(r"\begin{aligned}") == len(formulas)
+
+
+def test_a_term_that_does_nothing_is_left_out_and_said_to_be() -> None:
+    formula = " ".join(section(explain("momentum"), "Formula").split())
+    assert formula.startswith("bₜ = μ·bₜ₋₁ + gₜ θₜ = θₜ₋₁ − η·bₜ")
+    assert "left out, being 0: τ)" in formula
+    damped = section(explain(thalweg.Momentum(dampening=0.5)), "Formula")
+    assert "1 − τ" in damped
+    assert "left out" not in damped
 
 
 def deviations(text: str) -> dict[str, dict[str, list[float]]]:

@@ -12,7 +12,7 @@ from study_cases import found
 def test_a_rule_shows_its_formula_and_every_hyperparameter(name):
     rule = thalweg.get(name)
     shown = rule._repr_html_()
-    assert thalweg.trace(rule).latex().split("\\\\")[0].replace("&", "&amp;") in shown
+    assert thalweg.trace(rule).latex(rule).split("\\\\")[0].replace("&", "&amp;") in shown
     for key, about in rule.hyperparameters.items():
         assert re.search(rf"<td>{key}</td><td>\${re.escape(about.symbol)}\$</td>", shown)
         assert about.meaning

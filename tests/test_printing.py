@@ -173,11 +173,61 @@ FORMS = {
 }
 
 
+# Rules with each hyperparameter of their formula in turn at 0.
+ZEROED = {
+    f"{form}, {name} 0": (name, rule.replaced(**{name: 0.0}))
+    for form, rule in FORMS.items()
+    for name, about in rule.hyperparameters.items()
+    if form.endswith(("paper", "optax", "graves")) and about.admits(0.0) and name != "initial_accumulator"
+}
+
+
 @pytest.mark.parametrize("t", [1, 2, 300])
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_terminal_shows_computes_the_step(form, t):
     """Read back as mathematics, line by line, the formulas give the rule's own parameter."""
-    rule = FORMS[form]
+    check_formulas(FORMS[form], thalweg.trace(FORMS[form]).unicode(), t)
+
+
+@pytest.mark.parametrize("t", [1, 300])
+@pytest.mark.parametrize("form", ZEROED)
+def test_what_is_left_where_a_hyperparameter_is_0_computes_the_step(form, t):
+    name, rule = ZEROED[form]
+    program = thalweg.trace(rule)
+    check_formulas(rule, program.unicode(rule), t)
+    assert name in program.left_out(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        (thalweg.Momentum(), "bₜ = μ·bₜ₋₁ + gₜ\nθₜ = θₜ₋₁ − η·bₜ"),
+        (
+            thalweg.Momentum(dampening=0.5),
+            "freshₜ = {1 if t = 1; 1 − τ otherwise}\n    bₜ = μ·bₜ₋₁ + freshₜ·gₜ\n    θₜ = θₜ₋₁ − η·bₜ",
+        ),
+        (thalweg.Momentum(momentum=0), "bₜ = gₜ\nθₜ = θₜ₋₁ − η·bₜ"),
+        (thalweg.chain(thalweg.L2(0), thalweg.DecoupledDecay(0), thalweg.SGD()), "θₜ = θₜ₋₁ − η·gₜ"),
+        (thalweg.chain(thalweg.L2(lambda t: 0), thalweg.SGD()), "g̃ₜ = gₜ + λ·θₜ₋₁\nθₜ = θₜ₋₁ − η·g̃ₜ"),
+    ],
+    ids=["plain", "damped", "no momentum", "treated", "schedule"],
+)
+def test_what_does_nothing_at_the_present_settings_is_left_out(rule, shown):
+    assert thalweg.trace(rule).unicode(rule) == shown
+
+
+def test_what_divides_by_0_stays_a_division():
+    class Divides(thalweg.Rule):
+        lr: thalweg.Scalar = 0.0
+
+        def update(self, t, g):
+            return g + 1 / self.lr
+
+    assert thalweg.trace(Divides()).unicode(Divides()) == "θₜ = θₜ₋₁ − (gₜ + 1 / 0)"
+
+
+def check_formulas(rule, shown, t):
+    """That the formulas, as a terminal shows them, compute the rule's step."""
     program = thalweg.trace(rule)
     random = np.random.default_rng(t).uniform
     given = {"g": random(0.2, 0.4), "p": random(0.5, 1.0), "norm": 2.5, "global_norm": 3.5}
@@ -196,7 +246,7 @@ def test_what_a_terminal_shows_computes_the_step(form, t):
         base, _, rest = slot.partition("_")
         name = {"sigma_1": "σ⁽¹⁾"}.get(slot, f"{greek.get(base, base)}{rest and '_'}{rest}")
         known[name + "ₜ₋₁"] = value
-    lines = program.unicode().splitlines()
+    lines = shown.splitlines()
     assert len({width(line.partition(" = ")[0]) for line in lines}) == 1, "the equals signs are aligned"
     for line in lines:
         name, _, value = line.strip().partition(" = ")

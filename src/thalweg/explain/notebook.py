@@ -19,7 +19,7 @@ def rule_html(rule: Rule) -> str:
         for name, about in described.items()
     )
     head = "".join(f"<th>{name}</th>" for name in ("hyperparameter", "symbol", "value", "meaning"))
-    formula = html.escape(trace(rule).latex())
+    formula = html.escape(trace(rule).latex(rule))
     return (
         f"<p><b>{html.escape(type(rule).__name__)}</b>: {summary}</p><p>$${formula}$$</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

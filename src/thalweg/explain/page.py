@@ -143,13 +143,16 @@ def _formula(chosen: Rule, forms: Mapping[str, Rule], latex: bool) -> Iterator[s
 
     def lines(rule: Rule) -> list[str]:
         program = trace(rule)
-        return (program.latex() if latex else program.unicode()).splitlines()
+        return (program.latex(rule) if latex else program.unicode(rule)).splitlines()
 
     own = lines(chosen)
     yield from own
     starts = [f"{unicode_name(slot, '₀')} = {value}" for slot, value in _starts(chosen)]
-    legend = "; ".join(["θ: parameter, g: gradient, t: number of the step, from 1", ", ".join(starts)])
-    yield from ("", *_wrapped(f"({legend.removesuffix('; ')})"))
+    program = trace(chosen)
+    gone = [unicode_symbol(program.symbols[name], name) for name in program.left_out(chosen)]
+    legend = ["θ: parameter, g: gradient, t: number of the step, from 1", ", ".join(starts)]
+    legend += [f"left out, being 0: {', '.join(gone)}"] if gone else []
+    yield from ("", *_wrapped(f"({'; '.join(filter(None, legend))})"))
     same_in = {name for name, rule in forms.items() if lines(rule) == own}
     others = [
         names

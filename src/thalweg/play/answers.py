@@ -76,9 +76,10 @@ def _formulas(found: Path) -> tuple[list[dict[str, str]], dict[str, tuple[str, A
         return [], {**series, "effective": ("|Δθ|/|g|", effective)}
     program = trace(found.method)
     came = found.intermediates
-    texts, places = program.unicode().splitlines(), _places(program, found.method)
+    lines, step = program.formulas_of(found.method)
+    texts, places = program.unicode(found.method).splitlines(), _places(program, found.method)
     formulas: list[dict[str, str]] = []
-    for line, text in zip(program.formulas, texts, strict=False):
+    for line, text in zip(lines, texts, strict=False):
         name = line.name.removesuffix("_new")
         rows = _later(came[line.name])
         if name in found.state:
@@ -87,7 +88,7 @@ def _formulas(found: Path) -> tuple[list[dict[str, str]], dict[str, tuple[str, A
         formulas.append({"text": text.strip(), "numbers": UNICODE.write(line.value, places), "series": name})
     for name, numbers in found.state.items():  # a slot whose next value is another slot's
         series.setdefault(name, (unicode_name(name, ""), _as_rows(numbers)))
-    moved = UNICODE.write(parameter_after(program.formulas_step), places)
+    moved = UNICODE.write(parameter_after(step), places)
     formulas.append({"text": texts[-1].strip(), "numbers": moved, "series": "points"})
     return formulas, {**series, "effective": ("|Δθ|/|g|", effective)}
 

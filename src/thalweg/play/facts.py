@@ -99,7 +99,7 @@ def of_rule(name: str) -> dict[str, Any]:
     forms = {dialect: registry.get(name, dialect=dialect) for dialect in dialects_of(kind)}
     formulas: dict[str, list[str]] = {}
     for dialect, rule in forms.items():
-        formulas.setdefault(trace(rule).unicode(), []).append(dialect)
+        formulas.setdefault(trace(rule).unicode(rule), []).append(dialect)
     every = {f.name: describe(f) for f in fields(kind) if not is_flag(f)}
     symbols = Counter(about.symbol for about in every.values())
     return {

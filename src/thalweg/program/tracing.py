@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 from thalweg.errors import no_rule
 from thalweg.hyperparameters import Hyperparameter
 from thalweg.program.printing import LATEX, PYTHON, UNICODE, Notation
+from thalweg.program.simplify import without
 from thalweg.program.sweeps import Norm, Step, Sweep, free_names, function_on_arrays
 from thalweg.program.symbols import (
     NORMS,
@@ -55,6 +56,10 @@ class Traceable(Protocol):
     @property
     def hyperparameters(self) -> Mapping[str, Hyperparameter]:
         """What each hyperparameter in use means, by name."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Each hyperparameter's number or schedule, by name."""
 
     @property
     def slots(self) -> Mapping[str, float | str]:
@@ -171,17 +176,37 @@ class Program(Step):
         measured = sum(name in norm.reads for norm in self.norms for name in ("g", "p"))
         return itemsize * (3 + 2 * len(self.slots) + measured)
 
-    def latex(self) -> str:
-        """The rule as an `aligned` block of LaTeX."""
-        return self._formula(LATEX)
+    def latex(self, rule: Traceable | None = None) -> str:
+        """The rule as an `aligned` block of LaTeX.
 
-    def unicode(self) -> str:
-        """The rule as lines of text for a terminal."""
-        return self._formula(UNICODE)
+        Args:
+            rule: one of this program's form; what does nothing at its settings is left out. By default the
+                formula of all rules of the form.
+        """
+        return self._formula(LATEX, rule)
 
-    def _formula(self, notation: Notation) -> str:
-        slots = (*self.slots, *self.scalar_slots)
-        return notation.formulas(self.formulas, self.formulas_step, slots, self.symbols)
+    def unicode(self, rule: Traceable | None = None) -> str:
+        """The rule as lines of text for a terminal.
+
+        Args:
+            rule: see `latex`.
+        """
+        return self._formula(UNICODE, rule)
+
+    def _formula(self, notation: Notation, rule: Traceable | None) -> str:
+        lines, step = self.formulas_of(rule) if rule else (self.formulas, self.formulas_step)
+        return notation.formulas(lines, step, (*self.slots, *self.scalar_slots), self.symbols)
+
+    def formulas_of(self, rule: Traceable) -> tuple[tuple[Line, ...], Any]:
+        """The `formulas` without what does nothing at the settings of a rule of this form, and their step."""
+        kept = [f"{slot}_new" for slot in (*self.slots, *self.scalar_slots)]
+        return without(_zeros(rule), self.formulas, self.formulas_step, kept)
+
+    def left_out(self, rule: Traceable) -> list[str]:
+        """The hyperparameters of 0 that stand in the `formulas` and not in those of the rule."""
+        lines, step = self.formulas_of(rule)
+        gone = {*free_names(self.formulas, [self.formulas_step])} - {*free_names(lines, [step])}
+        return [name for name in _zeros(rule) if name in gone]
 
     @property
     def symbols(self) -> dict[str, str]:
@@ -218,6 +243,10 @@ class Program(Step):
 
     def _repr_latex_(self) -> str:
         return f"$${self.latex()}$$"
+
+
+def _zeros(rule: Traceable) -> list[str]:
+    return [name for name, value in rule.values.items() if not callable(value) and float(value) == 0]
 
 
 def trace(rule: Traceable) -> Program:
