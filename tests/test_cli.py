@@ -50,7 +50,7 @@ def answer(capsys, *arguments):
         ),
         (
             "compare digits --vary lr=0.1",
-            "one optimizer is varied at a time, not 8: say which (--optimizers)",
+            "one optimizer is varied at a time, not 8: say which with --optimizers",
         ),
         ("compare digits --optimizers adam --vary bta_1=0.5", "did you mean 'beta_1'?"),
         ("compare digits --optimizers adam --vary beta_1=1", "beta_1 must lie in [0, 1), got 1.0"),

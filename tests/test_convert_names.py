@@ -174,7 +174,7 @@ def test_arrays_are_copied_turned_and_renamed() -> None:
             {"target_params": {"w": (2, 3), "b": (4,)}},
             r"'b' has shape \(3,\) in the source, \(4,\) in the target$",
         ),
-        ({"names": "propose"}, 'names="propose" needs the shapes of all parameters'),
+        ({"names": "propose"}, "names='propose' needs the shapes of all parameters"),
         ({"target_params": {"w": 3.0}}, "parameters are arrays, or their shapes or names; 'w' is 3.0"),
     ],
 )

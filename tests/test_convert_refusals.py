@@ -157,7 +157,7 @@ def test_what_is_not_exact_is_refused_and_the_nearest_says_how(
     with pytest.raises(convert.Refused, match=message) as refusal:
         convert.state(state, source="thalweg.numpy", target=target)
     instead = {"optax": "thalweg.jax"}.get(target, f"thalweg.{target}")
-    assert f'target="{instead}" goes on exactly' in str(refusal.value)
+    assert f"target={instead!r} goes on exactly" in str(refusal.value)
     exact = convert.state(state, source="thalweg.numpy", target=instead, target_params=here)
     if not near:
         with pytest.raises(convert.Refused):

@@ -162,7 +162,7 @@ def test_repacked_files_are_as_good(tmp_path, toy, contents):
 def test_a_missing_file_is_named(tmp_path, toy, contents):
     write(tmp_path, contents)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(StudyError, match=r"t10k-labels-idx1-ubyte\.gz is neither in .*--data"):
+    with pytest.raises(StudyError, match=r"t10k-labels-idx1-ubyte\.gz is neither in .*folder="):
         toy.find(tmp_path)
 
 
@@ -217,14 +217,14 @@ def test_without_a_network_the_way_out_is_named(toy, monkeypatch, tmp_path):
 
     monkeypatch.setattr(files.urllib.request, "urlopen", urlopen)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(StudyError, match=r"network is unreachable.*--data"):
+    with pytest.raises(StudyError, match=r"network is unreachable.*folder="):
         toy.find()
 
 
 def test_a_cache_that_cannot_be_written_is_named(toy, mirrors, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(StudyError, match=r"cannot be written.*--data"):
+    with pytest.raises(StudyError, match=r"cannot be written.*folder="):
         toy.find()
 
 
@@ -295,7 +295,7 @@ def test_reviews_are_the_same_from_lines_and_from_the_archive(imdb, tmp_path):
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "aclImdb_v1.tar.gz").write_bytes(imdb["aclImdb_v1.tar.gz"])
     assert sets.reviews(tmp_path / "lines") == sets.reviews(tmp_path / "archive") == FOUND
-    with pytest.raises(StudyError, match=r"train\.jsonl\.gz is neither in .*--data"):
+    with pytest.raises(StudyError, match=r"train\.jsonl\.gz is neither in .*folder="):
         sets.reviews(tmp_path)
 
 

@@ -524,7 +524,7 @@ def test_an_unknown_task_is_answered_with_the_nearest():
 
 @pytest.mark.parametrize("name", ["digits", "quadratic", "logistic"])
 def test_embedded_tasks_take_no_folder(name, tmp_path):
-    with pytest.raises(StudyError, match="leave --data out"):
+    with pytest.raises(StudyError, match="leave out folder="):
         tasks.get(name, tmp_path)
 
 
@@ -681,7 +681,7 @@ def test_text_tasks_train_on_files_of_their_format(small_text, name):
     last = learner.train(12)
     assert last["loss"] < first["loss"]
     assert learner.evaluate("validation").keys() == {measure.name for measure in made.measures}
-    with pytest.raises(StudyError, match=r"neither in .*--data"):
+    with pytest.raises(StudyError, match=r"neither in .*folder="):
         tasks.get("shakespeare-rnn", small_text / "imdb")
 
 

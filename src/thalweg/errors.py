@@ -1,9 +1,93 @@
-"""Errors that name what was wrong and what would be right."""
+"""Errors that name what was wrong and what would be right.
 
-from collections.abc import Iterable, Mapping
+What a user can put right is a `ThalwegError`; whoever answers users, as the command line does, needs to know
+no other. It says which argument it is about, so that the answer can speak of an option instead.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
+from typing import Any, ClassVar, NamedTuple
 
 from thalweg.hyperparameters import spellings
+
+
+class Argument(NamedTuple):
+    """An argument, where a message names it: `step=9` in Python, and in other places as they write it.
+
+    Attributes:
+        name: of the argument, or of the hyperparameter.
+        value: what it is, or ought to be; None: left open.
+        hyperparameter: whether it is one of a rule's.
+    """
+
+    name: str
+    value: Any = None
+    hyperparameter: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}={'' if self.value is None else repr(self.value)}"
+
+
+class ThalwegError(Exception):
+    """Something that the user can put right.
+
+    Args:
+        pieces: the message: text, and an `Argument` wherever it names one.
+        argument: the name of the argument that it is about, where the message does not name it so.
+
+    Attributes:
+        argument: the name of the argument that it is about; "" where it is about none.
+    """
+
+    def __init__(self, *pieces: str | Argument, argument: str = "") -> None:
+        super().__init__(*pieces)
+        self.argument = argument or next((p.name for p in pieces if isinstance(p, Argument)), "")
+
+    def __str__(self) -> str:
+        return self.message()
+
+    def __reduce__(self) -> Any:
+        # As it is: the constructors of those below make a message, which is made already.
+        return _restored, (type(self), self.args, self.argument)
+
+    @property
+    def names_it(self) -> bool:
+        """Whether the message names the argument that it is about."""
+        return any(isinstance(piece, Argument) and piece.name == self.argument for piece in self.args)
+
+    def message(self, spelled: Callable[[Argument], str] = str) -> str:
+        """What was wrong and what would be right.
+
+        Args:
+            spelled: how an argument is written; by default as in Python.
+        """
+        return "".join(spelled(piece) if isinstance(piece, Argument) else piece for piece in self.args)
+
+
+def _restored(kind: type[ThalwegError], pieces: tuple[str | Argument, ...], argument: str) -> ThalwegError:
+    error = kind.__new__(kind)
+    ThalwegError.__init__(error, *pieces, argument=argument)
+    return error
+
+
+def pieces(error: Exception) -> tuple[str | Argument, ...]:
+    """The message of any error, to be part of another's."""
+    return error.args if isinstance(error, ThalwegError) else (str(error),)
+
+
+class InvalidArgumentError(ThalwegError, ValueError):
+    """An argument has a value that it cannot have, or lacks one that it needs."""
+
+
+class InvalidFileError(ThalwegError, ValueError):
+    """A file does not hold what it ought to, or cannot hold what is to be written."""
+
+
+class MissingPackageError(ThalwegError, ImportError):
+    """A package that is needed is not installed."""
+
+    def __init__(self, needing: str, package: str | None, extra: str) -> None:
+        super().__init__(f"{needing} needs {package}: pip install 'thalweg[{extra}]'")
 
 
 def nearest(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
@@ -57,21 +141,42 @@ def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError
     return AttributeError(f"module {module!r} has no attribute {name!r}" + (meant and f"; {meant}"))
 
 
-class UnknownRuleError(ValueError):
-    """No rule has that name."""
+class UnknownNameError(ThalwegError, ValueError):
+    """Nothing of that kind has that name."""
+
+    kind: ClassVar[str]
 
     def __init__(self, name: str, known: Iterable[str] = (), why: str = "") -> None:
-        super().__init__(f"no rule is named {name!r}; {why or nearest(name, known)}")
+        super().__init__(
+            f"no {self.kind} is named {name!r}; {why or nearest(name, known)}", argument=self.kind
+        )
 
 
-class UnknownDialectError(ValueError):
+class UnknownRuleError(UnknownNameError):
+    """No rule has that name."""
+
+    kind = "rule"
+
+
+class UnknownDialectError(UnknownNameError):
     """No dialect has that name."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no dialect is named {name!r}; {nearest(name, known)}")
+    kind = "dialect"
 
 
-class UnknownHyperparameterError(TypeError, ValueError):
+class UnknownSurfaceError(UnknownNameError):
+    """No surface has that name."""
+
+    kind = "surface"
+
+
+class UnknownSolverError(UnknownNameError):
+    """No solver has that name."""
+
+    kind = "solver"
+
+
+class UnknownHyperparameterError(ThalwegError, TypeError, ValueError):
     """A rule has no hyperparameter of that name."""
 
     def __init__(
@@ -79,22 +184,8 @@ class UnknownHyperparameterError(TypeError, ValueError):
     ) -> None:
         known = list(known)
         near = nearest(name, known, {**(also or {}), **spellings(known)})
-        super().__init__(f"{rule} has no hyperparameter {name!r}; {near}")
+        super().__init__(f"{rule} has no hyperparameter {name!r}; {near}", argument=name)
 
 
-class UnknownSurfaceError(ValueError):
-    """No surface has that name."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no surface is named {name!r}; {nearest(name, known)}")
-
-
-class UnknownSolverError(ValueError):
-    """No solver has that name."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no solver is named {name!r}; {nearest(name, known)}")
-
-
-class InvalidFormulaError(ValueError):
+class InvalidFormulaError(ThalwegError, ValueError):
     """A text is no formula, or has what formulas may not have."""

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.errors import Argument, InvalidArgumentError, InvalidFileError, MissingPackageError
 from thalweg.kernels.source import DTYPES
 from thalweg.registry import find, find_treatment, name_of
 from thalweg.rule import Rule, check, is_flag
@@ -77,9 +78,9 @@ class State:
         """
         values: dict[str, Any] = {**self.hyperparameters, **schedules}
         if absent := [name for name, value in values.items() if value is None]:
-            raise ValueError(
-                f"{self.rule}: a schedule gives {', '.join(absent)}, and a state holds no schedules: "
-                f"give {absent[0]}="
+            raise InvalidArgumentError(
+                f"{self.rule}: a schedule gives {', '.join(absent)}, and a state holds no schedules: give ",
+                Argument(absent[0], hyperparameter=True),
             )
         links = [_made(find_treatment(name), values | self.flags) for name in self.treatments]
         return chain(*links, _made(find(self.rule, importing=False), values | self.flags))
@@ -280,7 +281,7 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 def _kind(path: Path) -> str:
     if path.suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"a state is kept in a .npz or .safetensors file, not in {path.name!r}")
+        raise InvalidFileError(f"a state is kept in a .npz or .safetensors file, not in {path.name!r}")
     return path.suffix[1:]
 
 
@@ -288,7 +289,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError(
-            "a .safetensors file needs the package: pip install 'thalweg[safetensors]'"
-        ) from error
+        raise MissingPackageError("a .safetensors file", "safetensors", "safetensors") from error
     return safetensors.numpy

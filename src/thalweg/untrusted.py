@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from thalweg.errors import Argument, InvalidFileError, ThalwegError
+
 # How many times its own size a file may unpack to. Weights hardly compress; a bomb does a thousandfold.
 RATIO = 100
 # What any file may unpack to, in bytes: a small one may hold zeros, which compress as a bomb does.
@@ -32,21 +34,20 @@ def blamed(path: Path, what: str = "", but: tuple[type[Exception], ...] = ()) ->
         but: errors that stay as they are.
 
     Raises:
-        ValueError: the line.
+        InvalidFileError: the line.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, (ImportError, *but)):
             raise
-        reason = printable(str(error))
-        if not isinstance(error, ValueError | TypeError | OSError | zipfile.BadZipFile):
-            reason = f"{type(error).__name__} {reason}".rstrip()
-        if not what and str(path) in reason:
-            raise ValueError(reason) from error
-        raise ValueError(
-            f"{path} is not {what}, or is damaged: {reason}" if what else f"{path}: {reason}"
-        ) from error
+        known = isinstance(error, ThalwegError | ValueError | TypeError | OSError | zipfile.BadZipFile)
+        kind = "" if known else f"{type(error).__name__} "
+        named = not what and str(path) in str(error)
+        where = "" if named else f"{path} is not {what}, or is damaged: " if what else f"{path}: "
+        said = error.args if isinstance(error, ThalwegError) else (printable(str(error)),)
+        reason = (piece if isinstance(piece, Argument) else _visible(piece) for piece in said)
+        raise InvalidFileError(where + kind, *reason) from error
 
 
 @contextmanager
@@ -54,11 +55,11 @@ def opened(path: Path, what: str) -> Iterator[BinaryIO]:
     """A file to read, `blamed` for whatever is wrong with it.
 
     Raises:
-        ValueError: as in `blamed`.
+        InvalidFileError: as in `blamed`.
         OSError: it cannot be opened.
     """
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device read without end
-        raise ValueError(f"{path} is not a file")
+        raise InvalidFileError(f"{path} is not a file")
     with path.open("rb") as file, blamed(path, what):
         yield file
 
@@ -168,6 +169,9 @@ def native(a: NDArray[Any]) -> NDArray[Any]:
 
 def printable(text: str) -> str:
     """Text from a file as one line of moderate length, which moves no terminal's cursor."""
-    line = next(iter(text.strip().splitlines()), "")
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return _visible(next(iter(text.strip().splitlines()), ""))
+
+
+def _visible(text: str) -> str:
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return shown if len(shown) <= 1000 else shown[:1000] + "…"

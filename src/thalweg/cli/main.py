@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,9 +11,8 @@ from typing import Any, NoReturn
 import thalweg
 from thalweg import process
 from thalweg.cli import pictures, studies
-from thalweg.cli.arguments import DIALECTS, Wrong, asked, names
+from thalweg.cli.arguments import ANSWERED, DIALECTS, UsageError, answer, asked, names
 from thalweg.errors import nearest
-from thalweg.study.errors import StudyError
 from thalweg.untrusted import blamed, printable
 
 
@@ -62,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(given)
         try:
             return int(COMMANDS[arguments.command][0](arguments))
-        except (Wrong, StudyError) as wrong:
-            process.complain(f"thalweg {arguments.command}: {wrong}")
+        except ANSWERED as error:
+            process.complain(f"{arguments.parser.prog}: {answer(error, arguments.parser)}")
             return 2
 
     return process.ended(" ".join(["thalweg", *given[:1]]), run)
@@ -74,7 +72,7 @@ def convert(arguments: argparse.Namespace) -> int:
     from thalweg import convert as conversion
 
     names = arguments.names
-    try:
+    with asked():
         if names is not None and names != "propose":
             with blamed(Path(names), "JSON", but=(OSError,)):
                 names = json.loads(Path(names).read_text(encoding="utf-8"))
@@ -92,15 +90,13 @@ def convert(arguments: argparse.Namespace) -> int:
             approximate=arguments.approximate,
             **dict(arguments.set),
         )
-    except (OSError, ImportError, TypeError, ValueError) as error:
-        raise Wrong(_as_options(printable(str(error)))) from None
     print(f"{arguments.out}: {moved.kind}, {len(moved.names)} parameters, step {moved.step}")
     for name, to in moved.map.items():
         if to != name:
             turned = "" if isinstance(to, str) else f" with axes {tuple(to[1])}"
             print(" ", printable(f"{name} is now {to if isinstance(to, str) else to[0]}{turned}"))
     for loss in moved.lost:
-        print(textwrap.fill(f"Lost: {_as_options(printable(loss))}", 100, subsequent_indent="  "))
+        print(textwrap.fill(f"Lost: {printable(loss)}", 100, subsequent_indent="  "))
     return 0
 
 
@@ -111,16 +107,13 @@ def dialects(arguments: argparse.Namespace) -> int:
 
     if arguments.file is None:
         if arguments.set:
-            raise Wrong("--set is about a recorded trajectory; give its FILE")
+            raise UsageError("--set is about a recorded trajectory; give its FILE")
         with asked():
             print(table_of_dialects(arguments.rule))
         return 0
-    try:
-        with asked():
-            recording = recognise.read(arguments.file)
-            found = recognise.candidates(recording, arguments.rule, **dict(arguments.set))
-    except (OSError, TypeError) as error:
-        raise Wrong(str(error)) from None
+    with asked():
+        recording = recognise.read(arguments.file)
+        found = recognise.candidates(recording, arguments.rule, **dict(arguments.set))
     entries = sum(p.shape[1] for p in recording.params.values())
     print(f"{arguments.file.name}: {recording.steps} steps of {entries} entries, {recording.dtype}\n")
     sentence = textwrap.fill(recognise.conclusion(found, recording), 88, break_on_hyphens=False)
@@ -152,11 +145,7 @@ def play(arguments: argparse.Namespace) -> int:
     """Open the playground: a local page on which to watch optimizers."""
     from thalweg.play import serve
 
-    try:
-        with asked():
-            serve(arguments.host, arguments.port, browser=not arguments.no_browser)
-    except ImportError as error:
-        raise Wrong(str(error)) from None
+    serve(arguments.host, arguments.port, browser=not arguments.no_browser)
     return 0
 
 
@@ -280,22 +269,6 @@ def _setting(text: str) -> tuple[str, float | bool | None]:
         raise argparse.ArgumentTypeError(
             f"a setting is NAME=VALUE, such as lr=0.01 or centered=yes; got {text!r}"
         ) from None
-
-
-def _as_options(message: str) -> str:
-    """A message that speaks of arguments in Python, speaking of the command's options."""
-    options = {
-        name: f"--{name}" for name in ("approximate", "dialect", "into", "key", "names", "rule", "step")
-    }
-    options |= {"source": "--from", "target": "--to"}
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found[1], (found[2] or "").strip("\"'")
-        if name in options:
-            return options[name] if value in ("", "True") else f"{options[name]} {value}"
-        return found[0] if value else f"--set {name}=VALUE"
-
-    return re.sub(r"""\b(\w+)=(True|\d+|"[^"]*"|'[^']*')?(?=[\s,:;)]|$)""", option, message)
 
 
 COMMANDS = {

@@ -5,7 +5,7 @@ import textwrap
 from pathlib import Path
 
 from thalweg import registry, surfaces
-from thalweg.cli.arguments import Wrong, names
+from thalweg.cli.arguments import UsageError, asked, names
 from thalweg.rule import Rule
 from thalweg.surfaces import solvers
 from thalweg.surfaces.solvers import Solver
@@ -15,7 +15,7 @@ _WIDTH = 88
 
 def path(arguments: argparse.Namespace) -> int:
     """Draw the paths of optimizers down a surface: .png, .svg, .pdf, .html, .gif or .mp4."""
-    try:
+    with asked():
         from thalweg import plot
         from thalweg.surfaces.race import compete
 
@@ -32,8 +32,6 @@ def path(arguments: argparse.Namespace) -> int:
         )
         out = arguments.out or Path(f"{surface.name}.png")
         plot.write(found, out, view=arguments.view, theme=arguments.theme)
-    except (ImportError, OSError, ValueError) as error:
-        raise Wrong(str(error)) from None
     print(out, "", textwrap.fill(found.caption, _WIDTH, break_on_hyphens=False), sep="\n")
     return 0
 
@@ -41,22 +39,18 @@ def path(arguments: argparse.Namespace) -> int:
 def figure(arguments: argparse.Namespace) -> int:
     """Draw one of the field's classic pictures, each from data computed anew; --list names them."""
     if arguments.list == bool(arguments.name):
-        raise Wrong("name a figure, or --list them all")
-    try:
+        raise UsageError("name a figure, or --list them all")
+    with asked():
         from thalweg import gallery, plot
-    except ImportError as error:
-        raise Wrong(str(error)) from None
     if arguments.list:
         width = max(map(len, gallery.names()))
         for name in gallery.names():
             print(f"{name:{width}}  {gallery.get(name).title}")
         return 0
-    try:
+    with asked():
         out = arguments.out or Path(f"{arguments.name}.png")
         drawn = gallery.get(arguments.name).draw(theme=arguments.theme)
         plot.save(drawn.figure, out)
-    except (ImportError, OSError, ValueError) as error:
-        raise Wrong(str(error)) from None
     print(out, "", textwrap.fill(drawn.caption, _WIDTH, break_on_hyphens=False), sep="\n")
     return 0
 

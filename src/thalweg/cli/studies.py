@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thalweg.cli.arguments import DIALECTS, Wrong, asked, names
+from thalweg.cli.arguments import DIALECTS, UsageError, asked, names
 from thalweg.process import Stopped, complain
 from thalweg.study.reporting.rules_of_thumb import FEATURES
 
@@ -39,12 +39,12 @@ def advise(arguments: argparse.Namespace) -> int:
     """Say which optimizer to use: from studies, or by rules of thumb."""
     features = [name for name in FEATURES if getattr(arguments, _field(name))]
     if bool(arguments.folders) == bool(features):
-        raise Wrong(
+        raise UsageError(
             "give the folders of studies, or say what the problem is like (--sparse, --rnn, ...)"
             + (", not both" if features else "")
         )
     if features and arguments.default:
-        raise Wrong("--default names an optimizer of a study; give its folder")
+        raise UsageError("--default names an optimizer of a study; give its folder")
     _need_extra()
     from thalweg.study.reporting.advice import rules_of_thumb
 
@@ -79,7 +79,7 @@ def compare(arguments: argparse.Namespace) -> int:
         given = {key: vars(arguments)[key] for key in _BUDGET if vars(arguments)[key] is not None}
         options["budget"] = _budget(Budget, options.get("budget"), given)
         options["vary"] = dict(arguments.vary)
-        planned = plan.make(tasks.get(arguments.task, arguments.data), **options)
+        planned = plan.make(tasks.get(arguments.task, arguments.folder), **options)
         engine = Engine(arguments.engine, arguments.address, arguments.jobs)
     trackers = _trackers(arguments)
     study = Study.of(planned, arguments.out)
@@ -122,7 +122,7 @@ def export(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the report of one study anew, or of several together."""
     if len(arguments.folders) > 1 and not arguments.out:
-        raise Wrong("a report of several studies belongs to none of them: say where with --out")
+        raise UsageError("a report of several studies belongs to none of them: say where with --out")
     _need_extra()
     from thalweg.study.reporting.report import write
 
@@ -131,7 +131,7 @@ def report(arguments: argparse.Namespace) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Wrong(f"{out} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
     for path in write(out, *findings):
         print(path)
     return 0
@@ -215,7 +215,13 @@ def _compare_arguments(command: argparse.ArgumentParser) -> None:
     add("--address", metavar="ADDRESS", help="of the cluster's scheduler, such as tcp://host:8786")
     add("--out", type=Path, metavar="DIR", help="the study's folder (default: studies/TASK)")
     add("--resume", action="store_true", help="go on with what is in the folder, as is done anyway")
-    add("--data", type=Path, metavar="DIR", help="folder of the data files (default: downloaded once)")
+    add(
+        "--data",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data files (default: downloaded once)",
+    )
     add("--dialect", help=f"whose arithmetic and defaults: {DIALECTS} (default: keras)")
     add("--tensorboard", type=Path, metavar="DIR", help="log each run for TensorBoard too")
     add("--mlflow", metavar="URI", help="log each run with MLflow too, such as sqlite:///mlflow.db")
@@ -270,7 +276,7 @@ def _field(feature: str) -> str:
 def _need_extra() -> None:
     absent = [module for module in STUDY if find_spec(module) is None]
     if absent:
-        raise Wrong(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
+        raise UsageError(f"{', '.join(absent)} not installed: pip install 'thalweg[study]'")
 
 
 def _opened(folder: Path) -> Study:

@@ -20,7 +20,7 @@ from thalweg.convert import files
 from thalweg.convert.files import read_tree, write_tree
 from thalweg.convert.names import Names, arrays, inverted, propose_names, renamed
 from thalweg.convert.parts import Converted, Refused, Run, Source, Target
-from thalweg.errors import nearest
+from thalweg.errors import Argument, InvalidArgumentError, nearest
 from thalweg.rule import Rule
 from thalweg.untrusted import blamed
 
@@ -158,7 +158,7 @@ def file(
     with blamed(Path(path), but=(Refused, OSError)):
         held = files.read(Path(path), key, asked)
     if not (source or held.framework):
-        raise Refused(f"{path} does not tell which framework's state it holds: give source=")
+        raise Refused(f"{path} does not tell which framework's state it holds: give ", Argument("source"))
     if held.rule is not None:
         asked.setdefault("rule", held.rule)
     params = files.shapes_in(Path(into)) if into is not None and target.endswith("keras") else None
@@ -179,7 +179,9 @@ def _check_layouts(run: Run, family: str) -> None:
         if (name := next(matrices, None)) is not None:
             raise Refused(
                 f"parameter {name} has no name, and its axes {run.shapes[name]} are (in, out) in Keras, "
-                '(out, in) in torch: give names=, such as {"0": ["0", [1, 0]], "1": "1"}'
+                "(out, in) in torch: give ",
+                Argument("names"),
+                ', such as {"0": ["0", [1, 0]], "1": "1"}',
             )
 
 
@@ -187,7 +189,7 @@ def _module(name: str, argument: str) -> Any:
     """What reads and writes a framework's state; imported when it is needed, and the framework with it."""
     if name not in FRAMEWORKS:
         last = {known.rpartition(".")[2]: known for known in reversed(FRAMEWORKS)}
-        raise ValueError(
-            f"{argument}={name!r}: there is no such framework; {nearest(name, FRAMEWORKS, last)}"
+        raise InvalidArgumentError(
+            Argument(argument, name), f": there is no such framework; {nearest(name, FRAMEWORKS, last)}"
         )
     return import_module(f"thalweg.convert.{FRAMEWORKS[name][0]}")

@@ -23,6 +23,7 @@ import numpy as np
 
 from thalweg import statefile
 from thalweg.convert.parts import Array, Converted, Refused, Shapes
+from thalweg.errors import Argument, InvalidArgumentError, InvalidFileError, MissingPackageError
 from thalweg.rule import Rule
 from thalweg.statefile import State
 from thalweg.untrusted import archive, blamed, bound, native, opened, size_of
@@ -92,9 +93,11 @@ def write(path: Path, moved: Converted, into: Path | None = None, key: str | Non
     family = {"optax": "jax"}.get(family, family)
     wanted = {"torch": ("torch",), "keras": ("keras", "h5")}.get(family, ("arrays",))
     if kind not in wanted:
-        raise ValueError(f"{path.name} cannot hold a state of {moved.kind}: {_ENDINGS[family]}")
+        raise InvalidFileError(f"{path.name} cannot hold a state of {moved.kind}: {_ENDINGS[family]}")
     if into is not None and (_kind(into) != kind or kind == "arrays"):
-        raise ValueError(f"into={into.name!r}: only a file of the kind of {path.name!r} can go into it")
+        raise InvalidArgumentError(
+            Argument("into", into.name), f": only a file of the kind of {path.name!r} can go into it"
+        )
     if kind == "torch":
         content = _torch_file(moved, into, key)
     elif kind == "arrays":
@@ -109,8 +112,9 @@ def write(path: Path, moved: Converted, into: Path | None = None, key: str | Non
             "program, where optimizer() sees to that"
         )
     elif into is None:
-        raise ValueError(
-            f"{path.name} holds a whole Keras model: give one whose optimizer is to be replaced, as into="
+        raise InvalidArgumentError(
+            f"{path.name} holds a whole Keras model: give one whose optimizer is to be replaced, as ",
+            Argument("into"),
         )
     elif kind == "h5":
         with opened(into, _WEIGHTS_FILE) as file:
@@ -265,8 +269,10 @@ def _at(path: Path, content: Any, key: str | None) -> Any:
         return found
     keys = [k for k in _KEYS if isinstance(content, Mapping) and k in content]
     if len(keys) != 1:
-        raise ValueError(
-            f"{path} does not tell where the optimizer's state is; give key=: it has {_keys(content)}"
+        raise InvalidArgumentError(
+            f"{path} does not tell where the optimizer's state is; give ",
+            Argument("key"),
+            f": it has {_keys(content)}",
         )
     return content[keys[0]]
 
@@ -280,7 +286,10 @@ def _torch_file(moved: Converted, into: Path | None, key: str | None) -> bytes:
 
     for group in moved.state["param_groups"]:
         if scheduled := [k for k, v in group.items() if callable(v)]:
-            raise Refused(f"a schedule gives {scheduled[0]}, which no file holds: give {scheduled[0]}=")
+            raise Refused(
+                f"a schedule gives {scheduled[0]}, which no file holds: give ",
+                Argument(scheduled[0], hyperparameter=True),
+            )
     content: Any = moved.state
     if into is not None:
         content = _load_torch(into)
@@ -459,7 +468,7 @@ def _h5(content: bytes | io.BytesIO, mode: str) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("Keras's files need the package h5py: pip install 'thalweg[keras]'") from error
+        raise MissingPackageError("a file of Keras's", "h5py", "keras") from error
     return h5py.File(io.BytesIO(content) if isinstance(content, bytes) else content, mode)
 
 

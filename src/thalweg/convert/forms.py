@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.convert.parts import NOTHING, Part, Refused, Run, Target
+from thalweg.errors import Argument
 from thalweg.program.tracing import trace
 from thalweg.registry import get
 from thalweg.rule import Rule, is_flag
@@ -55,7 +56,8 @@ def _velocity(part: Part, inside: bool) -> tuple[Part, str]:
     if rate == 0:
         raise Refused(
             "the velocity cannot be brought to or from a learning rate of 0: give the rate that the next "
-            "step will have, as lr="
+            "step will have, as ",
+            Argument("lr", hyperparameter=True),
         )
     factor = -rate if isinstance(part.rule, Momentum | Nesterov) else rate
     scaled = _scaled(part.slots["b"], *((factor, 1) if inside else (1, factor)))

@@ -34,6 +34,7 @@ from thalweg.convert.parts import (
     scalar_slots,
 )
 from thalweg.dialects import SPELLINGS
+from thalweg.errors import Argument
 from thalweg.jax import State, optimizer
 from thalweg.jax.names import FIELDS, STATES, arguments_of, slots_of
 from thalweg.program.tracing import trace
@@ -176,7 +177,8 @@ def _read_own(leaves: Leaves, source: Source) -> Run:
     if has and has != {*names.values()}:
         raise Refused(
             f"the state has the slots {', '.join(sorted(has))}; {own.name} in this form has "
-            f"{', '.join(names.values())}: give its rule as a rule, with its flags, as rule="
+            f"{', '.join(names.values())}: give its rule as a rule, with its flags, as ",
+            Argument("rule"),
         )
     scalars = {s: number(v) for s, v in _below(leaves, _join(prefix, "scalars")).items()}
     run = Run("jax")
@@ -296,7 +298,7 @@ def _template(run: Run, part: Part, params: Tree) -> Tree:
     if params is not None and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(params)):
         return jax.tree.map(lambda p: _zeros(p.shape, getattr(p, "dtype", usual)), params)
     if unknown := [name for name in run.names if run.shapes.get(name) is None]:
-        raise Refused(f"the shape of parameter {unknown[0]!r} is not known: give target_params=")
+        raise Refused(f"the shape of parameter {unknown[0]!r} is not known: give ", Argument("target_params"))
     return {n: _zeros(run.shapes[n] or (), dtypes.get(n, usual)) for n in run.names}
 
 

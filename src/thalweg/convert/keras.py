@@ -34,6 +34,7 @@ from thalweg.convert.parts import (
     scalar_slots,
 )
 from thalweg.dialects import DIALECTS, SPELLINGS
+from thalweg.errors import Argument
 from thalweg.keras.scheduled import Scheduled
 from thalweg.program.tracing import trace
 from thalweg.registry import standard_name
@@ -204,7 +205,8 @@ def _rate(ours: Any, variables: Sequence[Array], source: Source) -> tuple[Any, l
         return TimeDecay(float(rate.initial_learning_rate), decay), list(variables[1:])
     raise Refused(
         f"{type(rate).__name__} gives the learning rate, and is Keras's alone: give the number or the "
-        "schedule of thalweg.schedules to go on with, as lr="
+        "schedule of thalweg.schedules to go on with, as ",
+        Argument("lr", hyperparameter=True),
     )
 
 
@@ -322,8 +324,9 @@ def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
     moved = [k for k, v in part.rule.values.items() if callable(v)]
     if moved and (moved != ["lr"] or not isinstance(part.rule.values["lr"], TimeDecay)):
         raise target.refuse(
-            f"a schedule gives {', '.join(moved)}, and Keras has its own: give the number to go on with, as "
-            f"{moved[0]}=, and set the schedule in Keras"
+            f"a schedule gives {', '.join(moved)}, and Keras has its own: give the number to go on with, as ",
+            Argument(moved[0], hyperparameter=True),
+            ", and set the schedule in Keras",
         )
     target.lose(run, lost)
     wanted: Settings = flags_in(body.core, "keras", ("centered",))

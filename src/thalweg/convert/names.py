@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from thalweg.convert.parts import Array, Part, Refused, Run, Shapes, array
-from thalweg.errors import nearest
+from thalweg.errors import Argument, InvalidArgumentError, nearest
 from thalweg.statefile import Arrays
 
 Shape: TypeAlias = tuple[int, ...]
@@ -159,8 +159,10 @@ def _proposed(run: Run, target: Shapes | None) -> Names:
     known = {name: shape for name in run.names if (shape := run.shapes.get(name)) is not None}
     wanted = {name: shape for name, shape in (target or {}).items() if shape is not None}
     if len(known) < len(run.names) or target is None or len(wanted) < len(target):
-        raise ValueError(
-            'names="propose" needs the shapes of all parameters: give source_params= and target_params='
+        raise InvalidArgumentError(
+            Argument("names", "propose"),
+            " needs the shapes of all parameters: give ",
+            *(Argument("source_params"), " and ", Argument("target_params")),
         )
     return propose_names(known, wanted)
 
@@ -238,10 +240,11 @@ def _pairs(run: Run, names: Names | Sequence[str] | None) -> dict[str, tuple[str
 def _check_target(new: list[str], shapes: Shapes, target: Shapes) -> None:
     missing, surplus = [n for n in target if n not in new], [n for n in new if n not in target]
     if missing or surplus:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"the target's parameters are not the source's: without a counterpart in the source: "
-            f"{', '.join(missing) or 'none'}; in the target: {', '.join(surplus) or 'none'}. "
-            "Give names=, a map from source to target (thalweg.convert.propose_names proposes one)"
+            f"{', '.join(missing) or 'none'}; in the target: {', '.join(surplus) or 'none'}. Give ",
+            Argument("names"),
+            ", a map from source to target (thalweg.convert.propose_names proposes one)",
         )
     for name in new:
         have, want = shapes.get(name), target[name]

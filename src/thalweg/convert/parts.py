@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.errors import Argument, InvalidArgumentError, ThalwegError
 from thalweg.program.tracing import trace
 from thalweg.registry import find, get
 from thalweg.rule import Rule, Scalar, is_flag
@@ -25,7 +26,7 @@ Shapes: TypeAlias = dict[str, tuple[int, ...] | None]
 NOTHING = 1e-12
 
 
-class Refused(ValueError):  # noqa: N818  (an answer, not a fault)
+class Refused(ThalwegError, ValueError):  # noqa: N818  (an answer, not a fault)
     """No exact conversion exists; the message says why, and what would do."""
 
 
@@ -65,7 +66,9 @@ class Source:
         """
         if self.rule is None:
             raise Refused(
-                f'a state of {self.name} does not tell which rule it follows: give rule=, such as "adam"'
+                f"a state of {self.name} does not tell which rule it follows: give ",
+                Argument("rule"),
+                ', such as "adam"',
             )
         if isinstance(self.rule, Rule):
             own = self.rule.values
@@ -80,7 +83,10 @@ class Source:
         found = {**{k: v for k, v in held.items() if k in known}, **self.values}
         for name in needed:
             if name not in found:
-                raise Refused(f"the state does not hold the {name} of {self.rule}: give {name}=")
+                raise Refused(
+                    f"the state does not hold the {name} of {self.rule}: give ",
+                    Argument(name, hyperparameter=True),
+                )
         return get(self.rule, dialect=self.dialect, **found)
 
     def steps(self, run: "Run", kind: str, counted: int | None, begun: bool) -> int:
@@ -91,10 +97,10 @@ class Source:
         """
         if counted is not None:
             if self.step not in (None, counted):
-                raise ValueError(f"step={self.step}, but the state says {counted}")
+                raise InvalidArgumentError(Argument("step", self.step), f", but the state says {counted}")
             return counted
         if self.step is None:
-            run.lose_count(kind, " (step= gives it)")
+            run.lose_count(kind, ": give it, if you know it")
         return int(begun) if self.step is None else self.step
 
 
@@ -115,10 +121,11 @@ class Target:
     params: Any = None
 
     @property
-    def instead(self) -> str:
+    def instead(self) -> tuple[str | Argument, ...]:
         """What goes on exactly, as the end of a message."""
         family = {"optax": "jax"}.get(self.name, self.name)
-        return f'; target="thalweg.{family}" goes on exactly' if self.native else ""
+        exact = Argument("target", f"thalweg.{family}")
+        return ("; ", exact, " goes on exactly") if self.native else ()
 
     def lose(self, run: "Run", lost: list[str]) -> None:
         """Note what is lost, or refuse it.
@@ -127,14 +134,15 @@ class Target:
             Refused: something is lost, and that was not accepted.
         """
         if lost and not self.approximate:
+            nearest = Argument("approximate", True)
             raise Refused(
-                f"not exactly: {'; '.join(lost)}{self.instead}; approximate=True accepts the difference"
+                f"not exactly: {'; '.join(lost)}", *self.instead, "; ", nearest, " accepts the difference"
             )
         run.lost += lost
 
-    def refuse(self, why: str) -> Refused:
+    def refuse(self, *why: str | Argument) -> Refused:
         """What no target of this kind can do, not even nearly."""
-        return Refused(why + self.instead)
+        return Refused(*why, *self.instead)
 
 
 @dataclass
@@ -341,8 +349,8 @@ def initial(part: Part, slot: str, shapes: Shapes, dtype: Any) -> Arrays:
     value = part.rule.initial_state()[slot]
     if unknown := [name for name in part.names if shapes.get(name) is None]:
         raise Refused(
-            f"parameter {unknown[0]!r} has no state yet, so its shape is not known: "
-            "give the parameters, as source_params= or target_params="
+            f"parameter {unknown[0]!r} has no state yet, so its shape is not known: give the parameters, as ",
+            *(Argument("source_params"), " or ", Argument("target_params")),
         )
     return {name: np.full(shapes[name] or (), value, dtype) for name in part.names}
 
@@ -358,8 +366,9 @@ def _check_same(first: Part, other: Part, target: Target) -> None:
     else:
         what = f"one has {_described(a)}, one has {_described(b)}"
     raise Refused(
-        f"{target.name} has one rule for all parameters; the parameter groups here differ: {what}. "
-        'target="thalweg.torch" keeps groups; or convert one group at a time'
+        f"{target.name} has one rule for all parameters; the parameter groups here differ: {what}. ",
+        Argument("target", "thalweg.torch"),
+        " keeps groups; or convert one group at a time",
     )
 
 
@@ -396,9 +405,9 @@ def in_order(names: list[str], given: list[str]) -> list[str]:
     if len(names) == len(given) and all(name.isdigit() for name in names):
         return names
     if sorted(names) != sorted(given):
-        raise ValueError(
-            f"the state is of the parameters {', '.join(names)}; given are {', '.join(given)}: "
-            "give state() names=, or target_params="
+        raise InvalidArgumentError(
+            f"the state is of the parameters {', '.join(names)}; given are {', '.join(given)}: give state() ",
+            *(Argument("names"), " or ", Argument("target_params")),
         )
     return given
 

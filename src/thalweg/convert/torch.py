@@ -30,6 +30,7 @@ from thalweg.convert.parts import (
     scalar_slots,
 )
 from thalweg.dialects import DIALECTS
+from thalweg.errors import Argument
 from thalweg.program.tracing import trace
 from thalweg.registry import find, standard_name
 from thalweg.rule import Rule
@@ -219,8 +220,8 @@ def _meaning(
         )
     if len({anatomy(meant) for _, meant in found.values()}) > 1:
         raise Refused(
-            f"the state may be that of {' or '.join(kind.__name__ for kind in found)}: say which, as "
-            f"rule={next(iter(found)).__name__.lower()!r}"
+            f"the state may be that of {' or '.join(kind.__name__ for kind in found)}: say which, as ",
+            Argument("rule", next(iter(found)).__name__.lower()),
         )
     kind, (_, meant) = next(iter(found.items()))
     return kind, meant
@@ -289,7 +290,9 @@ def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
     if schedules := [k for k, v in part.rule.values.items() if callable(v) and not _is_lr_decay(kind, k, v)]:
         raise target.refuse(
             f"a schedule gives {', '.join(schedules)}, and torch keeps schedules beside the optimizer: give "
-            f"the number to go on with, as {schedules[0]}=, and a scheduler of torch.optim.lr_scheduler"
+            "the number to go on with, as ",
+            Argument(schedules[0], hyperparameter=True),
+            ", and a scheduler of torch.optim.lr_scheduler",
         )
     target.lose(run, lost)
     wanted: Settings = flags_in(body.core, "torch", ("centered",))

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from thalweg import __version__
-from thalweg.errors import UnknownRuleError
+from thalweg.errors import InvalidArgumentError, MissingPackageError, UnknownRuleError
 from thalweg.play import facts
 from thalweg.play.question import BadRequestError
 from thalweg.play.workers import ANSWERS, BusyError, Workers
@@ -49,8 +49,8 @@ def serve(host: str = "127.0.0.1", port: int = 8700, *, browser: bool = True) ->
         browser: whether to open the page.
 
     Raises:
-        ImportError: what it needs is not installed.
-        ValueError: the port is taken, or none.
+        MissingPackageError: a package that it needs is not installed.
+        InvalidArgumentError: the port is taken, or there is none of that number, or no machine of that name.
         KeyboardInterrupt: after Ctrl-C, once all is closed.
     """
     with _needed():
@@ -63,17 +63,17 @@ def serve(host: str = "127.0.0.1", port: int = 8700, *, browser: bool = True) ->
 
     app = application(host)
     if not 0 <= port < 2**16:
-        raise ValueError(f"a port is a number from 0 to 65535, got {port}")
+        raise InvalidArgumentError(f"a port is a number from 0 to 65535, got {port}", argument="port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.getaddrinfo(host or None, port, family)  # looked up before there is anything to close
         listening = socket.create_server((host, port), family=family)
     except UnicodeError:
-        raise ValueError(f"no machine is named {host!r}") from None
+        raise InvalidArgumentError(f"no machine is named {host!r}", argument="host") from None
     except OSError as error:
         # Python adds the address to the system's reason.
         why = str(error.strerror or error).partition(" (while")[0]
-        raise ValueError(f"cannot listen on {host}, port {port}: {why}") from None
+        raise InvalidArgumentError(f"cannot listen on {host}, port {port}: {why}") from None
     name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening.getsockname()[1]}/"
     # No logging of uvicorn's own making: that would close every handler there is.
@@ -116,7 +116,7 @@ def _needed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ImportError(f"the playground needs {error.name}: pip install 'thalweg[play]'") from error
+        raise MissingPackageError("the playground", error.name, "play") from error
 
 
 def application(host: str = "127.0.0.1", workers: Workers | None = None) -> Any:

@@ -348,7 +348,9 @@ def _parse(optimizer: Optimizer, schedule: str | None) -> tuple[Any, str | None,
         )
     for part in parts:
         if part not in SCHEDULES:
-            raise StudyError(f"no schedule is named {part!r}; {nearest(part, SCHEDULES)}")
+            raise StudyError(
+                f"no schedule is named {part!r}; {nearest(part, SCHEDULES)}", argument="optimizers"
+            )
     if len(set(parts)) < len(parts) or len(set(parts) - {"warmup"}) > 1 or {"wsd", "warmup"} <= set(parts):
         raise StudyError(
             f"{'+'.join(parts)!r} is no schedule: it is one of cosine, linear and wsd (which has a warm-up), "
@@ -365,9 +367,9 @@ def _own(reference: str) -> Any:
     try:
         module = module_named(place)
     except ValueError as error:
-        raise StudyError(str(error)) from None
+        raise StudyError(str(error), argument="optimizers") from None
     if not hasattr(module, name):
-        raise StudyError(f"{place} has no {name!r}; {nearest(name, vars(module))}")
+        raise StudyError(f"{place} has no {name!r}; {nearest(name, vars(module))}", argument="optimizers")
     return getattr(module, name)
 
 

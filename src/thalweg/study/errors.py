@@ -1,5 +1,7 @@
 """What a study tells the user."""
 
+from thalweg.errors import ThalwegError
 
-class StudyError(Exception):
-    """Something that the user can put right; the message says what is wrong and what to do."""
+
+class StudyError(ThalwegError):
+    """What was asked of a study cannot be done, or its folder, files or processes failed it."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thalweg.errors import Argument
 from thalweg.study.data.arrays import Array
 from thalweg.study.errors import StudyError
 from thalweg.untrusted import gunzip, npz, opened
@@ -73,9 +74,10 @@ class Files:
             if path.exists():
                 return self._checked(path, name)
         raise StudyError(
-            f"{name}{self.packed} is neither in {folder} nor in {folder / self.name}: give --data a folder "
-            f"that holds the {self.name} files ({', '.join(n + self.packed for n in self.checksums)}), or "
-            "leave --data out to download them"
+            f"{name}{self.packed} is neither in {folder} nor in {folder / self.name}: give ",
+            Argument("folder"),
+            f", one that holds the {self.name} files ({', '.join(n + self.packed for n in self.checksums)}), "
+            "or leave it out to download them",
         )
 
     def exist(self, folder: Path) -> bool:
@@ -116,7 +118,8 @@ class Files:
         raise StudyError(
             f"{path.name} could not be downloaded ({'; '.join(failures)}): fetch the {self.name} files "
             f"({', '.join(n + self.packed for n in self.checksums)}) by other means and give their folder "
-            "with --data"
+            "as ",
+            Argument("folder"),
         )
 
 
@@ -127,7 +130,10 @@ def _fresh(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=path.parent)
     except OSError as error:
-        raise StudyError(f"{path.parent} cannot be written: {error.strerror}; give --data DIR") from None
+        raise StudyError(
+            f"{path.parent} cannot be written: {error.strerror}; give the folder of the data as ",
+            Argument("folder"),
+        ) from None
     with folder:
         fresh = Path(folder.name) / path.name
         yield fresh

@@ -33,11 +33,13 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        at_least_one("the number of trials", self.trials, MOST)
+        at_least_one("trials", self.trials, MOST)
         for name in ("epochs", "steps"):
-            at_least_one(f"the number of {name}", getattr(self, name))
+            at_least_one(name, getattr(self, name))
         if self.seconds is not None and not POSITIVE.passes(self.seconds):
-            raise StudyError(f"the seconds of a trial must be {POSITIVE.words}, got {self.seconds!r}")
+            raise StudyError(
+                f"the seconds of a trial must be {POSITIVE.words}, got {self.seconds!r}", argument="seconds"
+            )
         given = [name for name in ("epochs", "steps", "seconds") if getattr(self, name) is not None]
         if len(given) > 1:
             raise StudyError(f"a trial's length is given twice, in {given[0]} and in {given[1]}")
@@ -66,13 +68,22 @@ def counted(count: float, things: str) -> str:
     return f"{count:g} {things.removesuffix('s') if count == 1 else things}"
 
 
-def at_least_one(name: str, value: int | None, most: int = 10**9) -> None:
+# What a count is called where its argument's name does not say what it counts.
+_COUNTED = {
+    "search_seeds": "the number of search seeds",
+    "batch_size": "the batch size",
+    "every": "the number of steps between evaluations",
+}
+
+
+def at_least_one(argument: str, value: int | None, most: int = 10**9) -> None:
     """Refuses a count below one, or beyond all reason, or one that is no whole number."""
     if value is None:
         return
+    name = _COUNTED.get(argument, f"the number of {argument}")
     if not isinstance(value, int) or isinstance(value, bool):
-        raise StudyError(f"{name} must be a whole number, got {value!r}")
+        raise StudyError(f"{name} must be a whole number, got {value!r}", argument=argument)
     if value < 1:
-        raise StudyError(f"{name} must be at least 1, got {value}")
+        raise StudyError(f"{name} must be at least 1, got {value}", argument=argument)
     if value > most:
-        raise StudyError(f"{name} must be at most {most}, got {reprlib.repr(value)}")
+        raise StudyError(f"{name} must be at most {most}, got {reprlib.repr(value)}", argument=argument)

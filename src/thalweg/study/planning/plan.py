@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from thalweg.errors import nearest
+from thalweg.errors import Argument, nearest
 from thalweg.rule import Rule
 from thalweg.study.contestant import Contestant, Optimizer
 from thalweg.study.errors import StudyError
@@ -270,9 +270,12 @@ def make(
             )
     if tune and not any(key in contestant.space for key in tune for contestant in found.values()):
         known = {key for contestant in found.values() for key in contestant.defaults}
-        raise StudyError(f"no optimizer has a hyperparameter {tune[0]!r}; {nearest(tune[0], sorted(known))}")
-    at_least_one("the number of seeds", seeds, MOST)
-    at_least_one("the number of search seeds", search_seeds, FRESH)
+        raise StudyError(
+            f"no optimizer has a hyperparameter {tune[0]!r}; {nearest(tune[0], sorted(known))}",
+            argument="tune",
+        )
+    at_least_one("seeds", seeds, MOST)
+    at_least_one("search_seeds", search_seeds, FRESH)
     if isinstance(budget, int):
         budget = Budget(trials=budget)
     budget = budget or Budget()
@@ -310,14 +313,17 @@ def _varied(
     """The one setting that is varied, and its values."""
     if len(optimizers) != 1:
         raise StudyError(
-            f"one optimizer is varied at a time, not {len(optimizers)}: say which (--optimizers)"
+            f"one optimizer is varied at a time, not {len(optimizers)}: say which with ",
+            Argument("optimizers"),
         )
     if len(vary) > 1:
-        raise StudyError(f"one setting is varied at a time, not both {' and '.join(vary)}")
+        raise StudyError(f"one setting is varied at a time, not both {' and '.join(vary)}", argument="vary")
     ((name, values),) = vary.items()
     name = name.replace("-", "_")
     if name == "batch_size" and batch_size is not None:
-        raise StudyError("the batch size is what is varied: do not give another besides")
+        raise StudyError(
+            "the batch size is what is varied: do not give another besides", argument="batch_size"
+        )
     return name, values
 
 
@@ -332,9 +338,9 @@ def _essence(contestant: Contestant) -> tuple[Any, ...]:
 
 
 def _check(plan: Plan) -> None:
-    at_least_one("the number of optimizers", len(plan.contestants))
-    at_least_one("the batch size", plan.batch_size)
-    at_least_one("the number of steps between evaluations", plan.every)
+    at_least_one("optimizers", len(plan.contestants))
+    at_least_one("batch_size", plan.batch_size)
+    at_least_one("every", plan.every)
     proposers.get(plan.proposer)
     if plan.halving and plan.length.unit == "epochs" and plan.length.amount < 2:
         raise StudyError("successive halving looks at trials on their way, so they need at least 2 epochs")

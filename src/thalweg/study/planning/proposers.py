@@ -37,7 +37,7 @@ def get(name: str) -> Proposer:
         StudyError: there is none of that name, or what it needs is not installed.
     """
     if name not in PROPOSERS:
-        raise StudyError(f"no proposer is named {name!r}; {nearest(name, PROPOSERS)}")
+        raise StudyError(f"no proposer is named {name!r}; {nearest(name, PROPOSERS)}", argument="proposer")
     if name == "optuna":
         _library()
     return PROPOSERS[name]

@@ -76,11 +76,15 @@ def contestants(
     base = optimizer if isinstance(optimizer, Contestant) else Contestant(optimizer, dialect=dialect)
     known = _known(base)
     if name not in known:
-        raise StudyError(f"{base.name} has no setting {name!r} to vary; {nearest(name, known)}")
+        raise StudyError(
+            f"{base.name} has no setting {name!r} to vary; {nearest(name, known)}", argument="vary"
+        )
     if name in tune or (name == "lr" and lr):
-        raise StudyError(f"{name} is what is varied: do not ask for its values, or to tune it, besides")
+        raise StudyError(
+            f"{name} is what is varied: do not ask for its values, or to tune it, besides", argument="vary"
+        )
     if not values:
-        raise StudyError(f"give the values of {name}")
+        raise StudyError(f"give the values of {name}", argument="vary")
     if isinstance(optimizer, Contestant):
         given = dict(optimizer._given)  # what it was made from, so that all else stays as it is
         space = given["space"] if isinstance(given["space"], Mapping) else dict.fromkeys(given["space"] or ())
@@ -105,11 +109,11 @@ def _one(base: Contestant, given: Mapping[str, Any], name: str, value: float) ->
     changes: dict[str, Any] = {"name": f"{base.name}, {_words(name)} {said}"}
     if name == BATCH_SIZE:
         if not (value >= 1 and value.is_integer()):
-            raise StudyError(f"a batch size is a whole number from 1, got {said}")
+            raise StudyError(f"a batch size is a whole number from 1, got {said}", argument="vary")
         changes |= {"batch_size": int(value)}
     else:
         if not math.isfinite(value):
-            raise StudyError(f"{name} is a number, got {said}")
+            raise StudyError(f"{name} is a number, got {said}", argument="vary")
         changes |= {"fixed": {**(given.get("fixed") or {}), name: value}}
     return Contestant(**{**given, **changes})
 

@@ -78,7 +78,9 @@ def advise(findings: Findings, default: str | None = None) -> Advice:
     """
     by_name = {summary.name: summary for summary in findings.summaries}
     if default is not None and default not in by_name:
-        raise StudyError(f"no contestant is named {default!r}; {nearest(default, by_name)}")
+        raise StudyError(
+            f"no contestant is named {default!r}; {nearest(default, by_name)}", argument="default"
+        )
     if not findings.tied:
         why = "; ".join(sorted({_reason(s) for s in findings.summaries} - {""})) or "no run is through yet"
         return Advice(
@@ -106,7 +108,9 @@ def rules_of_thumb(features: Collection[str]) -> Advice:
     """
     for feature in features:
         if feature not in FEATURES:
-            raise StudyError(f"no feature is named {feature!r}; {nearest(feature, FEATURES)}")
+            raise StudyError(
+                f"no feature is named {feature!r}; {nearest(feature, FEATURES)}", argument="features"
+            )
     rules = [rule for feature in FEATURES if feature in features for rule in thumb.BY_FEATURE[feature]]
     return Advice(tuple(Sentence("thumb", rule.text, rule.source) for rule in (*rules, *thumb.ALWAYS)))
 

@@ -36,7 +36,7 @@ def write(study: Comparison, path: str | Path, evaluations: bool = False) -> Non
         ".csv": lambda found, file: found.write_csv(file),
     }
     if path.suffix.lower() not in writers:
-        raise StudyError(f"{path}: its ending tells its kind, and is {' or '.join(writers)}")
+        raise StudyError(f"{path}: its ending tells its kind, and is {' or '.join(writers)}", argument="out")
     found = table(study, evaluations)
     try:
         with replaced(path) as file:

@@ -23,7 +23,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.resource_tracker import ensure_running
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from thalweg.errors import nearest
+from thalweg.errors import Argument, nearest
 from thalweg.study.errors import StudyError
 from thalweg.study.planning.budget import at_least_one
 from thalweg.study.planning.specification import Trial
@@ -55,13 +55,20 @@ class Engine:
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        at_least_one("the number of jobs", self.jobs)
+        at_least_one("jobs", self.jobs)
         if self.name not in ENGINES:
-            raise StudyError(f"no engine is named {self.name!r}; {nearest(self.name, ENGINES)}")
+            raise StudyError(
+                f"no engine is named {self.name!r}; {nearest(self.name, ENGINES)}", argument="engine"
+            )
         if self.name == "local" and self.address:
-            raise StudyError("an address is that of a cluster: choose the engine dask or ray")
+            raise StudyError(
+                "an address is that of a cluster: choose the engine dask or ray", argument="address"
+            )
         if self.name == "dask" and not self.address:
-            raise StudyError("the engine dask needs the scheduler's address, such as tcp://127.0.0.1:8786")
+            raise StudyError(
+                "the engine dask needs the scheduler's address, such as tcp://127.0.0.1:8786",
+                argument="address",
+            )
 
     def rehearse(self, trials: Sequence[Trial]) -> None:
         """Takes a first step of each trial, and keeps nothing.
@@ -120,7 +127,8 @@ class Engine:
             if not suspects:
                 raise StudyError(
                     f"a worker process died before it began a trial: {_cause(error)[1]}; "
-                    "the same command goes on from here; fewer --jobs need less memory"
+                    "the same command goes on from here, and needs less memory with fewer ",
+                    Argument("jobs"),
                 ) from None
         # One of these brought its process down, and the others with it. Each runs once more, alone.
         for trial in suspects:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from thalweg.errors import Argument
 from thalweg.study.errors import StudyError
 from thalweg.study.fingerprint.hashing import other
 from thalweg.study.planning.plan import Plan
@@ -61,8 +62,8 @@ class Store:
                 probe.write(b"\n" * 4096)
         except OSError as error:
             raise StudyError(
-                f"the study folder {self.folder} cannot be written ({error.strerror}): "
-                "choose another with --out"
+                f"the study folder {self.folder} cannot be written ({error.strerror}): choose another with ",
+                Argument("out"),
             ) from None
 
     # -- one trial -----------------------------------------------------------------------------------

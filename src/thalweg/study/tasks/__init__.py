@@ -53,6 +53,7 @@ def get(name: str, folder: Path | None = None) -> Task:
     make = known.get(name.lower().replace("-", "").replace("_", "").replace(" ", ""))
     if make is None:
         raise StudyError(
-            f"no task is named {name!r}, nor is it a file such as my_task.py:task; {nearest(name, TASKS)}"
+            f"no task is named {name!r}, nor is it a file such as my_task.py:task; {nearest(name, TASKS)}",
+            argument="task",
         )
     return make(folder)

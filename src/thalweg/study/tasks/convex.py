@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from thalweg.errors import Argument
 from thalweg.study.data.arrays import Array, Data, Part
 from thalweg.study.errors import StudyError
 from thalweg.study.learners.metrics import LOSS, Measure
@@ -36,7 +37,7 @@ def quadratic(
         StudyError: a folder, or a value out of range.
     """
     if folder:
-        raise StudyError("the quadratic has no data: leave --data out")
+        raise StudyError("the quadratic has no data: leave out ", Argument("folder"))
     if dimensions < 1 or not condition >= 1 or not noise >= 0:
         raise StudyError("dimensions and condition are at least 1, noise at least 0")
     name = "quadratic"
@@ -83,7 +84,7 @@ def logistic(folder: Path | None = None) -> Task:
     was found by Newton's method and is `Task.optimum`.
     """
     if folder:
-        raise StudyError("the data of logistic is embedded in scikit-learn: leave --data out")
+        raise StudyError("the data of logistic is embedded in scikit-learn: leave out ", Argument("folder"))
     figures = (Figure(Measure("accuracy", lower_is_better=False), first_accuracy),)
     learner = TorchTraining("logistic 1", Penalised, _measurements, penalised_bce, figures, 32)
     sources = {"breast cancer": "https://archive.ics.uci.edu/dataset/17, from scikit-learn"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from thalweg.errors import Argument
 from thalweg.study.data import sets
 from thalweg.study.data.arrays import Data, Part
 from thalweg.study.data.sets import IdxSet
@@ -28,7 +29,7 @@ SOURCES = {
 def digits(folder: Path | None = None) -> Task:
     """Scikit-learn's 8x8 digits, by a perceptron 64-64-10."""
     if folder:
-        raise StudyError("digits are embedded in scikit-learn: leave --data out")
+        raise StudyError("digits are embedded in scikit-learn: leave out ", Argument("folder"))
     model = partial(mlp, 64, 64, 10)
     learner = TorchTraining("digits 1", model, sets.digits, cross_entropy, (ACCURACY,), 64)
     sources = {"digits": "https://archive.ics.uci.edu/dataset/80, from scikit-learn"}
