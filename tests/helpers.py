@@ -14,6 +14,7 @@ import torch
 import thalweg
 import thalweg.torch
 from thalweg import Rule, trace
+from thalweg.eager import descend
 from thalweg.registry import find
 from thalweg.rule import is_flag, may_be_none
 
@@ -138,18 +139,9 @@ def train(
         optimizer.step()
 
 
-def eager(rule: Rule, p: Any, grads: Iterable[Any]) -> Any:
-    """Where the rule as written leads one tensor: the reference that everything else is compared with."""
-    state: dict[str, Any] = dict(rule.initial_state())
-    for t, g in enumerate(grads, 1):
-        step, state = rule.at(t).advance(t, g, p, state)
-        p = p - step
-    return p
-
-
-def eager_torch(rule: Rule, p: torch.Tensor, grads: Iterable[torch.Tensor]) -> Any:
-    """`eager` on NumPy arrays, in float64, from torch's tensors."""
-    return eager(rule, p.detach().double().numpy(), [g.double().numpy() for g in grads])
+def descend_torch(rule: Rule, p: torch.Tensor, grads: Iterable[torch.Tensor]) -> Any:
+    """`descend` on NumPy arrays, in float64, from torch's tensors."""
+    return descend(rule, p.detach().double().numpy(), [g.double().numpy() for g in grads])
 
 
 def takes_signs(rule: Rule) -> bool:

@@ -12,6 +12,7 @@ import thalweg
 from thalweg.cli import main as cli
 from thalweg.cli import studies as commands
 from thalweg.dialects import DIALECTS
+from thalweg.eager import Driver
 from thalweg.explain.page import explain, table_of_dialects
 from thalweg.study.reporting.rules_of_thumb import FEATURES
 
@@ -308,11 +309,10 @@ def recording(tmp_path):
     """A file that RMSprop wrote in Keras's dialect, with momentum and at a rate of 0.02."""
     rule = thalweg.get("rmsprop", dialect="keras", lr=0.02, momentum=0.5)
     generator = np.random.default_rng(0)
-    params, grads, state = [np.ones(4)], [], dict(rule.initial_state())
-    for t in range(1, 21):
+    params, grads, driver = [np.ones(4)], [], Driver(rule)
+    for _ in range(20):
         grads.append(generator.standard_normal(4) * [1, 0.1, 1e-2, 1e-3])
-        step, state = rule.advance(t, grads[-1], params[-1], state)
-        params.append(params[-1] - step)
+        params.append(params[-1] - driver.step(params[-1], grads[-1]))
     np.savez(tmp_path / "run.npz", params=params, grads=grads)
     return str(tmp_path / "run.npz")
 

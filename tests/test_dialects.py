@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 import thalweg
-from helpers import eager
 from thalweg.dialects import DIALECTS, SPELLINGS
+from thalweg.eager import descend
 from thalweg.registry import find
 from thalweg.rule import Rule
 from thalweg.schedules import Exponential, TimeDecay
@@ -371,7 +371,7 @@ def deviation_of(dialect: str, form: Form, seed: int, factor: float, **changed: 
     rate = Exponential(drawn(seed)["lr"], factor)
     rates = [rate(t) for t in range(1, STEPS + 1)]
     wanted = FRAMEWORKS[dialect][1](form.kind, settings_of(form, seed), rates, p, grads)
-    found = eager(rule_of(form, dialect, seed, factor, **changed), p, grads)
+    found = descend(rule_of(form, dialect, seed, factor, **changed), p, grads)
     return deviation(found, wanted, p)
 
 
@@ -404,7 +404,7 @@ def test_rmsprop_of_tensorflow_1_by_its_formula(ours: dict[str, Any], seed: int,
             variance + values["epsilon"]
         )
         way = way - velocity
-    assert deviation(eager(rule_of(form, "tf1", seed, factor), p, grads), way, p) <= TOLERANCE
+    assert deviation(descend(rule_of(form, "tf1", seed, factor), p, grads), way, p) <= TOLERANCE
 
 
 # What a framework does not let one set, and what its signature says of the rest: together every value
@@ -493,13 +493,13 @@ def test_a_spelling_names_what_is_there_and_what_must_be_given(
 @pytest.mark.parametrize(("kind", "wanted"), [("torch", -0.0909), ("keras", -0.0405), ("tf1", -0.0405)])
 def test_where_epsilon_stands_decides_how_far_adam_goes(kind: str, wanted: float) -> None:
     rule = thalweg.get("adam", dialect=kind, lr=0.01, epsilon=1e-7)
-    assert eager(rule, np.zeros(1), [np.full(1, 1e-6)] * 10)[0] == pytest.approx(wanted, abs=5e-5)
+    assert descend(rule, np.zeros(1), [np.full(1, 1e-6)] * 10)[0] == pytest.approx(wanted, abs=5e-5)
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [("torch", -0.1733), ("keras", -0.1479), ("tf1", -0.000135)])
 def test_where_rmsprop_starts_decides_how_far_it_goes(kind: str, wanted: float) -> None:
     rule = thalweg.get("rmsprop", dialect=kind, lr=0.01, rho=0.9, epsilon=1e-7)
-    assert eager(rule, np.zeros(1), [np.full(1, 1e-3)] * 10)[0] == pytest.approx(wanted, rel=5e-3)
+    assert descend(rule, np.zeros(1), [np.full(1, 1e-3)] * 10)[0] == pytest.approx(wanted, rel=5e-3)
 
 
 @pytest.mark.parametrize("name", DIALECTS)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import thalweg
-from helpers import eager
 from thalweg.dialects import DIALECTS, SPELLINGS
+from thalweg.eager import Driver
 from thalweg.explain.guide import GUIDES, SWITCHES
 from thalweg.explain.page import SHOWN, dialects_of, differences, explain, standard_path, table_of_dialects
 from thalweg.ops import where
@@ -192,14 +192,9 @@ def test_how_far_dialects_part_is_what_their_rules_do(name: str) -> None:
     def path(rule: thalweg.Rule) -> list[Any]:
         lr = rule.values["lr"]
         rule = rule.replaced(lr=lambda t: lr if t <= 100 else lr * 0.1)
-        grads: list[Any] = []
-        way = [np.ones(7)]
-        state: dict[str, Any] = dict(rule.initial_state())
-        for t in range(1, 201):
-            grads.append(curvature * (way[-1] + 0.3 * noise[t - 1]))
-            step, state = rule.at(t).advance(t, grads[-1], way[-1], state)
-            way.append(way[-1] - step)
-        np.testing.assert_allclose(way[-1], eager(rule, np.ones(7), grads), rtol=1e-12)
+        way, driver = [np.ones(7)], Driver(rule)
+        for z in noise:
+            way.append(way[-1] - driver.step(way[-1], curvature * (way[-1] + 0.3 * z)))
         return way
 
     wanted = path(paper)

@@ -18,9 +18,10 @@ from hypothesis import given
 import thalweg
 import thalweg.jax
 import thalweg.numpy
-from helpers import FORMS, difference, eager, output, python
+from helpers import FORMS, difference, output, python
 from thalweg import schedules
 from thalweg.dialects import DIALECTS
+from thalweg.eager import descend
 from thalweg.jax import State, optimizer, with_hyperparameters
 from thalweg.jax.base import _step_of
 from thalweg.registry import find
@@ -181,7 +182,7 @@ def test_equals_the_rule_as_written(form: str) -> None:
     rule = FORMS[form]
     p, *grads = np.random.default_rng(3).standard_normal((21, 6))
     found, _ = follow(optimizer(rule), jnp.asarray(p), jnp.asarray(np.stack(grads)))
-    assert difference(found, eager(rule, p, grads)) <= 1e-12
+    assert difference(found, descend(rule, p, grads)) <= 1e-12
 
 
 @pytest.mark.usefixtures("x64")
@@ -203,7 +204,7 @@ def test_another_dialect_decides_on_all_that_is_not_given(
     p, *grads = np.random.default_rng(3).standard_normal((21, 6)) * 1e-4
     made = getattr(thalweg.jax, function)(0.1, **settings, dialect=dialect)
     found, _ = follow(made, jnp.asarray(p), jnp.asarray(np.stack(grads)))
-    wanted = eager(thalweg.get(name, dialect=dialect, lr=0.1, **values), p, grads)
+    wanted = descend(thalweg.get(name, dialect=dialect, lr=0.1, **values), p, grads)
     assert difference(found - p, wanted - p) <= 1e-10
 
 
@@ -744,7 +745,7 @@ def test_schedules_are_as_precise_as_the_parameters() -> None:
     )
     p, *grads = np.random.default_rng(3).standard_normal((21, 6))
     found, _ = follow(optimizer(rule), jnp.asarray(p), jnp.asarray(np.stack(grads)))
-    assert difference(found, eager(rule, p, grads)) <= 1e-12
+    assert difference(found, descend(rule, p, grads)) <= 1e-12
 
 
 # Composition with Optax
@@ -902,7 +903,7 @@ def test_half_types_are_computed_in_float32(dtype: Any) -> None:
     p, g = np.zeros(4, dtype), np.array([0.0, 1e-3, 1.0, -2.0], dtype)
     made = thalweg.jax.adam(0.1)
     found, state = made.update(jnp.asarray(g), made.init(jnp.asarray(p)))
-    wanted = eager(thalweg.get("adam", lr=0.1), p.astype(float), [g.astype(float)])
+    wanted = descend(thalweg.get("adam", lr=0.1), p.astype(float), [g.astype(float)])
     np.testing.assert_array_equal(np.asarray(found), wanted.astype(dtype))
     np.testing.assert_array_equal(np.asarray(state.slots["nu"]), (0.001 * g.astype(float) ** 2).astype(dtype))
 
@@ -928,7 +929,7 @@ def test_trees_of_mixed_dtypes_are_computed_each_in_its_own() -> None:
     for _ in range(5):
         updates, state = jax.jit(made.update)(grads, state, params)
         params = optax.apply_updates(params, updates)
-    wanted = eager(rule, np.ones(3), [np.ones(3) / 3] * 5)
+    wanted = descend(rule, np.ones(3), [np.ones(3) / 3] * 5)
     assert {k: p.dtype.name for k, p in params.items()} == {"single": "float32", "double": "float64"}
     assert difference(params["double"], wanted) <= 1e-13
     assert 1e-12 < difference(params["single"], wanted) <= 1e-6
@@ -1105,7 +1106,7 @@ print(np.asarray(p).tolist())
 
 def test_works_without_optax() -> None:
     found = output(python(WITHOUT.format(missing="optax") + NO_OPTAX, JAX_PLATFORMS="cpu"))
-    wanted = eager(thalweg.Momentum(0.1), np.ones(1), [])  # where it starts
+    wanted = descend(thalweg.Momentum(0.1), np.ones(1), [])  # where it starts
     p = wanted
     b = 0.0
     for _ in range(3):

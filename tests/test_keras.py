@@ -25,12 +25,12 @@ from helpers import (
     Normed,
     clipped_plainly,
     difference,
-    eager,
     largest_difference,
     output,
     python,
 )
 from thalweg.dialects import DIALECTS
+from thalweg.eager import Driver, descend
 from thalweg.errors import UnknownDialectError, UnknownRuleError
 from thalweg.keras import Optimizer
 from thalweg.ops import sqrt
@@ -313,7 +313,7 @@ def test_steps_are_those_of_the_rule_as_written(form, float64, path):
     starts = [numpy(v) for v in params]
     take(Optimizer(FORMS[form]), params, grads)
     for i, v in enumerate(params):
-        wanted = eager(FORMS[form], starts[i], [g[i] for g in grads])
+        wanted = descend(FORMS[form], starts[i], [g[i] for g in grads])
         assert difference(numpy(v), wanted) < 1e-12
 
 
@@ -337,7 +337,7 @@ def test_a_dialect_changes_the_arithmetic(float64, path):
         optimizer = thalweg.keras.RMSprop(0.01, momentum=0.9, centered=True, dialect=dialect)
         take(optimizer, [p], grads)
         rule = thalweg.get("rmsprop", dialect=dialect, lr=0.01, momentum=0.9, centered=True)
-        assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-12
+        assert difference(numpy(p), descend(rule, start, [g for (g,) in grads])) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_weight_decay_is_the_dialects(name, dialect, links, float64, path):
     take(optimizer, params, grads)
     plain = thalweg.get(name, dialect=dialect, lr=0.1)
     for i, rule in enumerate([thalweg.chain(*links, plain), plain]):
-        assert difference(numpy(params[i]), eager(rule, starts[i], [g[i] for g in grads])) < 1e-12
+        assert difference(numpy(params[i]), descend(rule, starts[i], [g[i] for g in grads])) < 1e-12
 
 
 def test_adamw_decays_beside_the_step_in_every_dialect(float64):
@@ -366,7 +366,7 @@ def test_adamw_decays_beside_the_step_in_every_dialect(float64):
         take(thalweg.keras.AdamW(0.1, weight_decay=0.3, dialect="torch", **settings), [p], grads)
         inner = thalweg.get("amsgrad" if settings else "adam", dialect="torch", lr=0.1)
         rule = thalweg.chain(thalweg.DecoupledDecay(0.3), inner)
-        assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-12
+        assert difference(numpy(p), descend(rule, start, [g for (g,) in grads])) < 1e-12
 
 
 def test_treatments_and_schedules_of_any_hyperparameter(float64, path):
@@ -375,7 +375,7 @@ def test_treatments_and_schedules_of_any_hyperparameter(float64, path):
     (p,) = variables((5,), dtype="float64")
     start, grads = numpy(p), gradients([p], 6)
     take(Optimizer(rule), [p], grads)
-    assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-12
+    assert difference(numpy(p), descend(rule, start, [g for (g,) in grads])) < 1e-12
 
 
 @pytest.mark.parametrize("kind", [thalweg.ClipByNorm, thalweg.ClipByGlobalNorm])
@@ -388,7 +388,7 @@ def test_norms_are_of_the_tensor_and_of_the_model(kind, float64, path):
     if kind is thalweg.ClipByGlobalNorm:
         norms = [np.linalg.norm(norms)] * len(norms)
     for p, start, g, norm in zip(params, starts, grads, norms, strict=True):
-        assert difference(numpy(p), eager(rule.rule, start, [g * min(1, 0.7 / norm)])) < 1e-12
+        assert difference(numpy(p), descend(rule.rule, start, [g * min(1, 0.7 / norm)])) < 1e-12
 
 
 @pytest.mark.parametrize("links", CLIPS.values(), ids=CLIPS)
@@ -419,10 +419,10 @@ def test_half_types_compute_in_float32(dtype, path):
     grads = gradients([p], 3)
     rule = thalweg.Adam(0.01, epsilon=1e-8)  # this ε is zero in float16
     round_ = lambda x: numpy(ops.cast(ops.convert_to_tensor(np.asarray(x, "float32")), dtype))  # noqa: E731
-    wanted, state = numpy(p), dict(rule.initial_state())
-    for t, (g,) in enumerate(grads, 1):
-        step, state = rule.advance(t, round_(g), wanted, state)
-        wanted, state = round_(wanted - step), {k: round_(v) for k, v in state.items()}
+    wanted, driver = numpy(p), Driver(rule)
+    for (g,) in grads:
+        wanted = round_(wanted - driver.step(wanted, round_(g)))
+        driver.states[0] |= {k: round_(v) for k, v in driver.states[0].items()}
     optimizer = Optimizer(rule)
     take(optimizer, [p], grads)
     assert {v.dtype for v in optimizer.variables[2:]} == {dtype}
@@ -447,7 +447,7 @@ def test_a_rule_registered_later():
     start, grads = numpy(p), gradients([p], 3)
     optimizer = thalweg.keras.Later(learning_rate=0.5, share=0.1, decay=2.0, clipvalue=5.0)
     take(optimizer, [p], grads)
-    assert difference(numpy(p), eager(Later(0.5, 0.1, 2.0), start, [g for (g,) in grads])) < 1e-6
+    assert difference(numpy(p), descend(Later(0.5, 0.1, 2.0), start, [g for (g,) in grads])) < 1e-6
     assert "Later" in dir(thalweg.keras)
     assert type(keras.optimizers.get("thalweg>Later")) is type(optimizer)
     assert keras.optimizers.deserialize(keras.optimizers.serialize(optimizer)).share == 0.1
@@ -495,13 +495,9 @@ def test_old_course_code(made, wanted, float64):
     finally:
         keras.config.set_epsilon(before)
     (p,) = variables((4,), dtype="float64")
-    expected, state = numpy(p), dict(wanted.initial_state())
-    grads = gradients([p], 4)
+    start, grads = numpy(p), gradients([p], 4)
     take(optimizer, [p], grads)
-    for t, (g,) in enumerate(grads, 1):
-        step, state = wanted.at(t).advance(t, g, expected, state)
-        expected = expected - step
-    assert difference(numpy(p), expected) < 1e-12
+    assert difference(numpy(p), descend(wanted, start, [g for (g,) in grads])) < 1e-12
     again = type(optimizer).from_config(json.loads(json.dumps(optimizer.get_config())))
     assert (again.rule, again.get_config()) == (optimizer.rule, optimizer.get_config())
 
@@ -1130,7 +1126,7 @@ def test_a_kernel_follows_what_moves(what, float64):
     optimizer = thalweg.keras.Adam(0.1)
     wanted, grads = numpy(p), gradients([p], 4)
     rule = thalweg.get("adam", dialect="keras", lr=0.1)
-    wanted = eager(rule, wanted, [g for (g,) in grads])
+    wanted = descend(rule, wanted, [g for (g,) in grads])
     take(optimizer, [p], grads[:2])
     m = optimizer.variables[2]
     if what == "value":
@@ -1207,7 +1203,7 @@ def test_a_variable_that_is_not_contiguous():
     start, grads = numpy(p), gradients([p], 3)
     take(optimizer, [p], grads)
     rule = thalweg.get("adam", dialect="keras", lr=0.1)
-    assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-6
+    assert difference(numpy(p), descend(rule, start, [g for (g,) in grads])) < 1e-6
     assert fused.Plan in {type(plan) for plan in optimizer._own.plans.values()}
 
 
@@ -1245,7 +1241,7 @@ def test_large_variables_are_shared_among_threads():
     finally:
         torch.set_num_threads(before)
     rule = thalweg.get("adam", dialect="keras", lr=0.1)
-    assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-6
+    assert difference(numpy(p), descend(rule, start, [g for (g,) in grads])) < 1e-6
 
 
 @on["torch"]
@@ -1271,7 +1267,7 @@ def test_a_compiled_function_may_hold_the_step():
     for (g,) in grads:
         step(torch.as_tensor(g, dtype=torch.float32))
     rule = thalweg.get("adam", dialect="keras", lr=0.1)
-    assert difference(numpy(p), eager(rule, start, [g for (g,) in grads])) < 1e-6
+    assert difference(numpy(p), descend(rule, start, [g for (g,) in grads])) < 1e-6
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="Keras has no stateless_apply there")

@@ -23,8 +23,8 @@ import thalweg.torch
 from helpers import (
     FORMS,
     copies,
+    descend_torch,
     difference,
-    eager_torch,
     fair_gradients,
     gradients,
     largest_difference,
@@ -35,6 +35,7 @@ from helpers import (
     train,
 )
 from thalweg import Rule, trace
+from thalweg.eager import Driver
 from thalweg.kernels import cpu, memory, threads
 from thalweg.kernels.cache import step_kernel
 from thalweg.kernels.cpu import CHUNK, Batch
@@ -57,19 +58,16 @@ def test_float32_follows_the_rule_in_float64(form: str) -> None:
     found = copies(params)
     train(thalweg.torch.Optimizer(found, rule), found, grads)
     for i, p in enumerate(params):
-        assert difference(found[i], eager_torch(rule, p, [g[i] for g in grads])) <= 1e-5
+        assert difference(found[i], descend_torch(rule, p, [g[i] for g in grads])) <= 1e-5
 
 
 def in_half(rule: Rule, p: torch.Tensor, grads: list[torch.Tensor]) -> torch.Tensor:
     """The rule computed in float32, with all that is stored rounded at every step."""
-    kept = p.dtype
-    p = p.detach()
-    state: dict[str, Any] = dict(rule.initial_state())
-    for t, g in enumerate(grads, 1):
-        wide = {k: x.float() if isinstance(x, torch.Tensor) else x for k, x in state.items()}
-        step, state = rule.at(t).advance(t, g.float(), p.float(), wide)
-        state = {k: x.to(kept) if isinstance(x, torch.Tensor) else x for k, x in state.items()}
-        p = (p.float() - step).to(kept)
+    kept, p, driver = p.dtype, p.detach(), Driver(rule)
+    for g in grads:
+        p = (p.float() - driver.step(p.float(), g.float())).to(kept)
+        (state,) = driver.states
+        state |= {k: x.to(kept).float() for k, x in state.items() if isinstance(x, torch.Tensor)}
     return p
 
 
@@ -148,14 +146,14 @@ def test_what_is_narrower_than_its_parameter_is_computed_with_in_float64(
     optimizer = thalweg.torch.Optimizer([p], rule)
     state = optimizer.state[p]
     state |= {"step": torch.tensor(0.0), **{k: torch.zeros(50, dtype=of_state) for k in trace(rule).slots}}
-    wanted, slots = p.detach().numpy().copy(), {k: np.full(50, x) for k, x in rule.initial_state().items()}
-    for t, (g,) in enumerate(gradients([p], 3), 1):
+    wanted, driver = p.detach().numpy().copy(), Driver(rule)
+    for (g,) in gradients([p], 3):
         p.grad = torch.zeros(50, dtype=torch.float64)
         p.grad.data = (0.1 * g).to(of_gradient)  # the square of which float32 rounds
         given = p.grad.double().numpy()
         optimizer.step()
-        step, slots = rule.advance(t, given, wanted, slots)
-        wanted = wanted - step
+        wanted = wanted - driver.step(wanted, given)
+        (slots,) = driver.states
         for slot in trace(rule).slots:
             slots[slot] = torch.as_tensor(slots[slot]).to(of_state).double().numpy()
         assert difference(p, wanted) <= 1e-15
@@ -178,7 +176,7 @@ def test_odd_sizes(size: int) -> None:
     beyond = torch.full((size + 64,), 7.0)
     found = beyond[32 : 32 + size].detach().copy_(p.detach()).requires_grad_()
     train(thalweg.torch.Optimizer([found], thalweg.Adam(0.1)), [found], grads)
-    assert difference(found, eager_torch(thalweg.Adam(0.1), p, [g[0] for g in grads])) <= 1e-6
+    assert difference(found, descend_torch(thalweg.Adam(0.1), p, [g[0] for g in grads])) <= 1e-6
     assert bool((beyond[:32] == 7).all())
     assert bool((beyond[32 + size :] == 7).all())
 
@@ -219,7 +217,7 @@ def test_layouts(layout: str, gradient: str) -> None:
         }[gradient](g)
         optimizer.step()
     assert found.stride() == stride
-    assert difference(found, eager_torch(thalweg.Adam(0.1), p, [g[0] for g in grads])) <= 1e-6
+    assert difference(found, descend_torch(thalweg.Adam(0.1), p, [g[0] for g in grads])) <= 1e-6
     if found.dim() and layout not in ("every other", "columns", "rows"):
         assert optimizer.state[found]["m"].shape == found.shape
 
@@ -246,7 +244,7 @@ def test_any_shapes_and_hyperparameters(
     grads = gradients(params, 4)
     found = copies(params)
     train(thalweg.torch.Optimizer(found, rule), found, grads)
-    wanted = [eager_torch(rule, p, [g[i] for g in grads]) for i, p in enumerate(params)]
+    wanted = [descend_torch(rule, p, [g[i] for g in grads]) for i, p in enumerate(params)]
     assert largest_difference(found, wanted) <= 1e-10
 
 
@@ -268,7 +266,7 @@ def test_dtypes_in_one_model() -> None:
     found = copies(params)
     train(thalweg.torch.Optimizer(found, thalweg.SGD(0.1)), found, grads)
     for i, p in enumerate(params):
-        assert difference(found[i], eager_torch(thalweg.SGD(0.1), p, [g[i] for g in grads])) <= 1e-2
+        assert difference(found[i], descend_torch(thalweg.SGD(0.1), p, [g[i] for g in grads])) <= 1e-2
         assert (
             torch.equal(found[i], in_half(thalweg.SGD(0.1), p, [g[i] for g in grads]))
             or p.dtype in dtypes[:2]
@@ -492,7 +490,7 @@ def test_nan_goes_where_the_rule_sends_it(form: str) -> None:
     grads[1][0][4] = math.nan
     (found,) = copies([p])
     train(thalweg.torch.Optimizer([found], rule), [found], grads)
-    wanted = eager_torch(rule, p, [g[0] for g in grads])
+    wanted = descend_torch(rule, p, [g[0] for g in grads])
     assert np.isnan(wanted).tolist() == [k == 4 for k in range(9)]
     np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-10)
 

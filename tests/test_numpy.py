@@ -13,16 +13,9 @@ import pytest
 import thalweg
 import thalweg.numpy
 from helpers import FORMS
+from thalweg.eager import descend
 from thalweg.numpy import Optimizer
 from thalweg.statefile import read
-
-
-def eager(rule, p, gradients):
-    state = dict(rule.initial_state())
-    for t, g in enumerate(gradients, 1):
-        step, state = rule.at(t).advance(t, g, p, state)
-        p = p - step
-    return p
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def test_update_takes_the_steps_of_the_rule_as_written(name, gradients):
     optimizer = getattr(thalweg.numpy, name)()
     for g in gradients:
         optimizer.update(p, g)
-    np.testing.assert_allclose(p, eager(rule, np.ones((4, 3)), gradients), rtol=1e-12)
+    np.testing.assert_allclose(p, descend(rule, np.ones((4, 3)), gradients), rtol=1e-12)
     assert optimizer.t == len(gradients)
 
 
@@ -170,11 +163,9 @@ def test_setting_goes_on_with_the_state(gradients):
         optimizer.beta_1 = 0.9 - 0.05 * k
         optimizer.lr = thalweg.schedules.Exponential(0.1, 0.9)
         optimizer.update(p, g)
-    q, state = np.ones((4, 3)), {"m": 0.0, "v": 0.0}
-    for t, g in enumerate(gradients, 1):
-        rule = thalweg.Adam(thalweg.schedules.Exponential(0.1, 0.9), beta_1=0.9 - 0.05 * (t - 1))
-        step, state = rule.at(t).advance(t, g, q, state)
-        q = q - step
+    q = np.ones((4, 3))
+    falling = thalweg.Adam(thalweg.schedules.Exponential(0.1, 0.9), beta_1=lambda t: 0.9 - 0.05 * (t - 1))
+    q = descend(falling, q, gradients)
     np.testing.assert_allclose(p, q, rtol=1e-12)
 
 
@@ -427,7 +418,7 @@ def test_parameters_of_every_kind_take_the_step(array, tmp_path):
     optimizer = thalweg.numpy.Adam(lr=0.1)
     for g in grads:
         optimizer.update({"first": p}, {"first": g})
-    np.testing.assert_allclose(np.asarray(p), eager(thalweg.Adam(lr=0.1), plain, grads), rtol=1e-12)
+    np.testing.assert_allclose(np.asarray(p), descend(thalweg.Adam(lr=0.1), plain, grads), rtol=1e-12)
 
 
 def test_a_mapped_file_holds_the_step(tmp_path):
@@ -550,7 +541,7 @@ def test_parts_of_one_array_that_share_no_entry_are_parameters(split):
     optimizer, grads = thalweg.numpy.Adam(lr=0.1), [np.linspace(1, 2, 12).reshape(3, 4) for _ in range(3)]
     for g in grads:
         optimizer.update(split(w), split(g))
-    np.testing.assert_allclose(w, eager(thalweg.Adam(lr=0.1), plain, grads), rtol=1e-12)
+    np.testing.assert_allclose(w, descend(thalweg.Adam(lr=0.1), plain, grads), rtol=1e-12)
 
 
 def test_parameters_that_come_to_share_memory_are_noticed():
@@ -573,7 +564,9 @@ def test_parameters_that_come_to_share_memory_are_noticed():
 )
 def test_gradients_in_the_memory_of_parameters_are_read_before_it_is_written(grads, params, kind):
     memory, rule = start(6), thalweg.get(kind, lr=0.1)
-    expected = [eager(rule, p.copy(), [g.copy()]) for p, g in zip(params(memory), grads(memory), strict=True)]
+    expected = [
+        descend(rule, p.copy(), [g.copy()]) for p, g in zip(params(memory), grads(memory), strict=True)
+    ]
     Optimizer(rule).update(params(memory), grads(memory))
     for found, wanted in zip(params(memory), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)

@@ -13,6 +13,7 @@ import thalweg.torch
 from helpers import FORMS, difference, takes_signs
 from thalweg import Adam, Momentum, Rule, schedules, surfaces
 from thalweg.dialects import DIALECTS
+from thalweg.eager import Driver
 from thalweg.surfaces import solvers
 from thalweg.surfaces.functions import Noise, Surface
 from thalweg.surfaces.maps import Theory, basins, rate_map
@@ -27,15 +28,13 @@ CHAIN = thalweg.chain(
 
 def eager_path(surface: Surface, rule: Rule, start: Any, steps: int) -> tuple[Any, list[dict[str, Any]]]:
     """The rule as written, step by step."""
-    p, state = np.array(start, np.float64), dict(rule.initial_state())
-    points, states = [p], [state]
-    for t in range(1, steps + 1):
-        g = surface.gradient(p)
+    p, driver = np.array(start, np.float64), Driver(rule)
+    points, states = [p], [driver.states[0]]
+    for _ in range(steps):
         with np.errstate(all="ignore"):  # RAdam takes a root that it does not use
-            step, state = rule.at(t).advance(t, g, p, state)
-        p = p - step
+            p = p - driver.step(p, surface.gradient(p))
         points.append(p)
-        states.append(state)
+        states.append(driver.states[0])
     return np.array(points), states
 
 

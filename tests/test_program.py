@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 
 import thalweg
-from helpers import FORMS, difference, eager
-from thalweg import Program, Rule, Scalar, ops, trace
+from helpers import FORMS, difference
+from thalweg import Program, Rule, Scalar, trace
+from thalweg.eager import Driver, descend, numpy_functions
 from thalweg.kernels.source import cpu_source
 from thalweg.ops import exp, sqrt, where
 from thalweg.program.printing import PYTHON
@@ -48,11 +49,7 @@ def run(program: Program, rule: Rule, p: float, grads: list[float]) -> float:
 
 def written(rule: Rule, p: float, grads: list[float]) -> float:
     """The rule as written, on one entry."""
-    state: Any = rule.initial_state()
-    for t, g in enumerate(grads, 1):
-        step, state = rule.at(t).advance(t, np.float64(g), np.float64(p), state)
-        p = p - float(step)
-    return p
+    return float(descend(rule, np.float64(p), map(np.float64, grads)))
 
 
 @given(data=st.data())
@@ -260,12 +257,10 @@ def check_on_arrays(rule: Rule) -> None:
     from thalweg.numpy import Optimizer
 
     found = np.linspace(-1, 1, 9)
-    p, state = found.copy(), {k: np.zeros(9) for k in rule.slots}
-    optimizer = Optimizer(rule)
+    p, driver, optimizer = found.copy(), Driver(rule), Optimizer(rule)
     for t in (1, 2, 3):
         g = np.cos(found * t)
-        step, state = rule.advance(t, g, p, state)
-        p = p - step
+        p = p - driver.step(p, g)
         optimizer.update(found, g)
     np.testing.assert_allclose(found, p, rtol=1e-12)
 
@@ -298,7 +293,7 @@ def test_a_program_runs_on_whole_arrays(form: str, traced: bool) -> None:
     """`traced`: the step number and the hyperparameters are arrays too, as under a compiler's tracing."""
     rule = FORMS[form]
     program = trace(rule)
-    step = program.array_function({name: getattr(np, name) for name in ops.__all__ if name != "clip"})
+    step = program.array_function(numpy_functions())
     p, *grads = np.random.default_rng(0).standard_normal((21, 4))
     number = np.asarray if traced else float
     initial = rule.initial_state()
@@ -309,7 +304,7 @@ def test_a_program_runs_on_whole_arrays(form: str, traced: bool) -> None:
         with np.errstate(all="ignore"):
             taken, *new = step(t=number(t), g=g, p=found, **state, **known)
         found, state = found - taken, dict(zip(state, new, strict=True))
-    assert difference(found, eager(rule, p, grads)) <= 1e-12
+    assert difference(found, descend(rule, p, grads)) <= 1e-12
 
 
 def test_a_program_says_which_function_a_library_lacks() -> None:

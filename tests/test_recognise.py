@@ -11,6 +11,7 @@ import torch
 
 import thalweg
 from thalweg.dialects import DIALECTS
+from thalweg.eager import Driver
 from thalweg.explain import page, recognise
 from thalweg.explain.recognise import Candidate, candidates, conclusion, from_arrays
 from thalweg.schedules import Step
@@ -32,14 +33,8 @@ def recorded(update: Any, dtype: str = "float64", steps: int = 40, start: float 
 
 
 def of_rule(rule: thalweg.Rule, **settings: Any) -> dict[str, Any]:
-    state: dict[str, Any] = dict(rule.initial_state())
-
-    def update(t: int, p: Any, g: Any) -> Any:
-        nonlocal state
-        step, state = rule.at(t).advance(t, g, p, state)
-        return p - step
-
-    return recorded(update, **settings)
+    driver = Driver(rule)
+    return recorded(lambda t, p, g: p - driver.step(p, g), **settings)
 
 
 def of_torch(kind: str, dtype: str = "float32", start: float = 1.0, **settings: Any) -> dict[str, Any]:
@@ -260,9 +255,9 @@ def test_rules_of_ones_own_and_several_parameters_with_norms() -> None:
     clipped = thalweg.chain(thalweg.ClipByNorm(0.5), thalweg.ClipByGlobalNorm(0.6), adam)
     generator = np.random.default_rng(3)
     params: dict[str, Any] = {"w": np.ones((2, 3)), "b": np.ones(2)}
-    state: dict[str, Any] = {name: dict(adam.initial_state()) for name in params}
+    drivers = {name: Driver(adam) for name in params}
     arrays: dict[str, Any] = {f"{kind}/{name}": [] for kind in ("params", "grads") for name in params}
-    for t in range(1, 21):
+    for _ in range(20):
         grads = {name: generator.standard_normal(p.shape) for name, p in params.items()}
         short = {name: g * min(1, 0.5 / np.linalg.norm(g)) for name, g in grads.items()}
         whole = math.sqrt(sum(float((g**2).sum()) for g in short.values()))
@@ -270,8 +265,7 @@ def test_rules_of_ones_own_and_several_parameters_with_norms() -> None:
             arrays[f"params/{name}"].append(params[name])
             arrays[f"grads/{name}"].append(g)
             g = short[name] * min(1, 0.6 / whole)
-            step, state[name] = adam.advance(t, g, params[name], state[name])
-            params[name] = params[name] - step
+            params[name] = params[name] - drivers[name].step(params[name], g)
     recording = from_arrays(arrays)
     assert recording.steps == 19, "without the last parameter, one step less can be checked"
     found = candidates(recording, [clipped, "adam"])

@@ -14,8 +14,9 @@ import thalweg
 import thalweg.jax
 import thalweg.numpy
 import thalweg.torch
-from helpers import FORMS, copies, difference, eager, gradients, parameters, train
+from helpers import FORMS, copies, difference, gradients, parameters, train
 from thalweg import Rule, Scalar, Treatment, chain, hyper
+from thalweg.eager import Driver, descend
 from thalweg.ops import minimum, sqrt, where
 from thalweg.schedules import Constant
 
@@ -51,20 +52,21 @@ def problem(shape: tuple[int, ...] = (2, 3)) -> tuple[Any, list[Any]]:
 def test_runs_on_every_array_library(form: str, asarray: Callable[[Any], Any]) -> None:
     p, grads = problem()
     rule = FORMS[form]
-    found = eager(rule, asarray(p), [asarray(g) for g in grads])
+    found = descend(rule, asarray(p), [asarray(g) for g in grads])
     assert type(found) is type(asarray(p))
-    assert difference(np.asarray(found), eager(rule, p, grads)) <= 1e-12
+    assert difference(np.asarray(found), descend(rule, p, grads)) <= 1e-12
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_changes_nothing_in_place(form: str) -> None:
     p, grads = problem()
     rule = FORMS[form]
-    state: dict[str, Any] = {k: np.full(p.shape, v) for k, v in rule.initial_state().items()}
-    for t, g in enumerate(grads, 1):
-        for array in (p, g, *(x for x in state.values() if isinstance(x, np.ndarray))):
+    driver = Driver(rule)
+    driver.states[0] |= {k: np.full(p.shape, v) for k, v in rule.initial_state().items()}
+    for g in grads:
+        for array in (p, g, *(x for x in driver.states[0].values() if isinstance(x, np.ndarray))):
             array.flags.writeable = False
-        step, state = rule.advance(t, g, p, state)
+        step = driver.step(p, g)
         assert not any(np.may_share_memory(step, x) for x in (p, g))
         p = p - step
 
@@ -115,19 +117,19 @@ def adan(
 def test_lion_is_program_1() -> None:
     p, grads = problem()
     rule = thalweg.Lion(0.01, 0.8, 0.95, weight_decay=0.1)
-    assert difference(eager(rule, p, grads), lion(p, grads, 0.01, 0.8, 0.95, 0.1)) <= 1e-12
+    assert difference(descend(rule, p, grads), lion(p, grads, 0.01, 0.8, 0.95, 0.1)) <= 1e-12
 
 
 def test_adabelief_is_algorithm_2() -> None:
     p, grads = problem()
     rule = thalweg.AdaBelief(0.01, 0.8, 0.95, 1e-4)
-    assert difference(eager(rule, p, grads), adabelief(p, grads, 0.01, 0.8, 0.95, 1e-4)) <= 1e-12
+    assert difference(descend(rule, p, grads), adabelief(p, grads, 0.01, 0.8, 0.95, 1e-4)) <= 1e-12
 
 
 def test_adan_is_algorithm_1() -> None:
     p, grads = problem()
     rule = thalweg.Adan(0.01, 0.9, 0.7, 0.95, 1e-4, weight_decay=0.1)
-    assert difference(eager(rule, p, grads), adan(p, grads, 0.01, 0.9, 0.7, 0.95, 1e-4, 0.1)) <= 1e-12
+    assert difference(descend(rule, p, grads), adan(p, grads, 0.01, 0.9, 0.7, 0.95, 1e-4, 0.1)) <= 1e-12
 
 
 @pytest.mark.parametrize(
@@ -154,16 +156,15 @@ def test_equals_optax(rule: Rule, theirs: Callable[[], optax.GradientTransformat
             wanted = optax.apply_updates(wanted, updates)
         wanted = np.asarray(wanted)
     assert wanted.dtype == np.float64
-    assert difference(eager(rule, p, grads), wanted) <= 1e-10
+    assert difference(descend(rule, p, grads), wanted) <= 1e-10
 
 
 def test_radam_waits_until_its_divisor_can_be_trusted() -> None:
     p, grads = problem()
     t = next(t for t in range(1, 20) if 1999 - 2 * t * 0.999**t / (1 - 0.999**t) > 5)
-    plain = thalweg.RAdam(1.0)
-    state: Any = {"m": 0.0, "v": 0.0}
+    driver = Driver(thalweg.RAdam(1.0))
     for k in range(1, t + 1):
-        step, state = plain.advance(k, grads[0], p, state)
+        step = driver.step(p, grads[0])
         # With a constant gradient m̂ is g, and the adaptive step is far from it.
         assert np.allclose(step, grads[0], rtol=1e-9) == (k < t)
 
@@ -443,7 +444,7 @@ class Endless(Rule):
 def test_infinities_are_constants_like_others() -> None:
     rule, p = Endless(), np.linspace(1, 2, 5)
     grads = [np.array([1.0, -2.0, 3.0, -4.0, 0.5]) * k for k in (1.0, -0.5, 2.0)]
-    wanted = eager(rule, p, grads)
+    wanted = descend(rule, p, grads)
     assert np.isfinite(wanted).all()
     in_numpy, in_torch = p.copy(), torch.tensor(p, requires_grad=True)
     ours = thalweg.numpy.Optimizer(rule)
@@ -472,7 +473,7 @@ def test_numbers_follow_ieee_754_as_the_kernel_does(asarray: Any) -> None:
     grads = [np.full(1, x) for x in (1.0, -2.0, 0.5, 3.0, 1.0, -1.0)]
     for g in grads:
         optimizer.update(p, g)
-    found = eager(rule, asarray(1.0), [asarray(g[0]) for g in grads])
+    found = descend(rule, asarray(1.0), [asarray(g[0]) for g in grads])
     np.testing.assert_allclose(found, p[0], rtol=1e-12)
 
 

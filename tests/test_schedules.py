@@ -12,7 +12,7 @@ import torch
 
 import thalweg
 import thalweg.torch
-from helpers import copies, difference, eager_torch, gradients, parameters, train
+from helpers import copies, descend_torch, difference, gradients, parameters, train
 from thalweg.program.printing import PYTHON
 from thalweg.program.symbols import OPERATIONS, symbol
 from thalweg.schedules import (
@@ -182,7 +182,7 @@ def test_any_hyperparameter_may_be_scheduled(path: str) -> None:
     grads = gradients([p], 10)
     (found,) = copies([p])
     train(thalweg.torch.Optimizer([found], rule), [found], grads)
-    assert difference(found, eager_torch(rule, p, [g[0] for g in grads])) <= 1e-12
+    assert difference(found, descend_torch(rule, p, [g[0] for g in grads])) <= 1e-12
 
 
 @pytest.mark.usefixtures("float64")

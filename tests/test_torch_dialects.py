@@ -7,7 +7,7 @@ import torch
 
 import thalweg
 import thalweg.torch
-from helpers import copies, difference, eager_torch, gradients, parameters, train
+from helpers import copies, descend_torch, difference, gradients, parameters, train
 from thalweg import Rule
 from thalweg.dialects import DIALECTS
 from thalweg.schedules import Step
@@ -34,7 +34,7 @@ FORMS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
 
 
 def wanted(rule: Rule, params: list[torch.Tensor], grads: list[list[torch.Tensor]]) -> list[Any]:
-    return [eager_torch(rule, p, [step[i] for step in grads]) for i, p in enumerate(params)]
+    return [descend_torch(rule, p, [step[i] for step in grads]) for i, p in enumerate(params)]
 
 
 @pytest.mark.pairwise
@@ -73,7 +73,7 @@ def test_a_parameter_group_may_have_its_own_settings() -> None:
     groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.3}]
     grads = gradients(params, 20)
     expected = [
-        eager_torch(thalweg.get("adagrad", dialect="keras", **own), p, [step[i] for step in grads])
+        descend_torch(thalweg.get("adagrad", dialect="keras", **own), p, [step[i] for step in grads])
         for i, (p, own) in enumerate(zip(params, ({}, {"lr": 0.3}), strict=True))
     ]
     train(thalweg.torch.Adagrad(groups, dialect="keras"), params, grads)

@@ -10,9 +10,9 @@ from helpers import (
     TORCH_FORMS,
     both,
     copies,
+    descend_torch,
     difference,
     draw_settings,
-    eager_torch,
     gradients,
     largest_difference,
     parameters,
@@ -37,7 +37,7 @@ def test_200_steps_equal_torch(form: str, seed: int) -> None:
 
     rule = optimizer.rule_of(optimizer.param_groups[0])
     for i, p in enumerate(params):
-        assert difference(eager_torch(rule, p, [g[i] for g in grads]), wanted[i]) <= 1e-10
+        assert difference(descend_torch(rule, p, [g[i] for g in grads]), wanted[i]) <= 1e-10
 
 
 @pytest.mark.usefixtures("float64")
@@ -78,7 +78,7 @@ def test_any_rule_equals_itself_as_written(form: str, path: str) -> None:
     grads = gradients(params, 30)
     found = copies(params)
     train(thalweg.torch.Optimizer(found, rule), found, grads)
-    wanted = [eager_torch(rule, p, [g[i] for g in grads]) for i, p in enumerate(params)]
+    wanted = [descend_torch(rule, p, [g[i] for g in grads]) for i, p in enumerate(params)]
     assert largest_difference(found, wanted) <= 1e-12
 
 
@@ -104,7 +104,7 @@ def test_what_torch_lacks_is_spelt_its_way(
     (found,) = copies([p])
     train(getattr(thalweg.torch, kind)([found], **spelt, maximize=maximize), [found], grads)
     signed = [-g[0] if maximize else g[0] for g in grads]
-    assert difference(found, eager_torch(rule, p, signed)) <= 1e-12
+    assert difference(found, descend_torch(rule, p, signed)) <= 1e-12
 
 
 @pytest.mark.usefixtures("float64")
@@ -116,7 +116,7 @@ def test_adabelief_decays_weights_beside_the_rule_or_through_it() -> None:
         optimizer = thalweg.torch.AdaBelief([found], weight_decay=0.1, decoupled_weight_decay=decoupled)
         train(optimizer, [found], grads)
         rule = thalweg.chain(treatment, thalweg.AdaBelief())
-        assert difference(found, eager_torch(rule, p, [g[0] for g in grads])) <= 1e-12
+        assert difference(found, descend_torch(rule, p, [g[0] for g in grads])) <= 1e-12
 
 
 @pytest.mark.usefixtures("float64")

@@ -12,7 +12,7 @@ import torch
 
 import thalweg
 import thalweg.torch
-from helpers import copies, difference, eager, eager_torch, gradients, largest_difference, parameters, train
+from helpers import copies, descend_torch, difference, gradients, largest_difference, parameters, train
 from thalweg import (
     L2,
     SGD,
@@ -30,6 +30,7 @@ from thalweg import (
     chain,
     trace,
 )
+from thalweg.eager import descend
 from thalweg.statefile import State
 from thalweg.treatments import Chain
 
@@ -140,7 +141,7 @@ def test_a_gradient_of_zero_has_nothing_to_clip(kind: type, dtype: torch.dtype, 
 @pytest.mark.parametrize("g", [0.0, 0.5, -4.0, np.float64(4.0), np.float32(4.0), np.array([0.0, -4.0])])
 def test_clipping_as_written_takes_numbers_and_arrays(g: Any) -> None:
     for kind in (ClipByNorm, ClipByGlobalNorm):
-        found = eager(chain(kind(2.0), SGD(1.0)), 0.0, [g])
+        found = descend(chain(kind(2.0), SGD(1.0)), 0.0, [g])
         np.testing.assert_allclose(found, -np.clip(g, -2, 2), rtol=1e-15)
 
 
@@ -242,7 +243,7 @@ def test_a_chain_within_a_chain_is_one_chain() -> None:
     grads = gradients([p], STEPS)
     (found,) = copies([p])
     train(thalweg.torch.Optimizer([found], rule), [found], grads)
-    assert difference(found, eager_torch(flat, p, [g[0] for g in grads])) <= 1e-12
+    assert difference(found, descend_torch(flat, p, [g[0] for g in grads])) <= 1e-12
 
 
 @pytest.mark.parametrize(

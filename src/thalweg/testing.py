@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.eager import Driver, descend
 from thalweg.errors import no_rule
 from thalweg.kernels.source import cpu_source
 from thalweg.numpy import Optimizer
@@ -70,21 +71,17 @@ def _keeps_dtype_and_shape(rule: Rule) -> None:
     """The step and the state have the gradient's shape and dtype."""
     for dtype in (np.float32, np.float64):
         p, g = np.ones((2, 3), dtype), np.full((2, 3), 0.5, dtype)
-        state: dict[str, Any] = {k: np.full_like(p, v) for k, v in rule.initial_state().items()}
-        scalar = trace(rule).scalar_slots
-        state |= {k: float(rule.initial_state()[k]) for k in scalar}
-        step, new = rule.at(1).advance(1, g, p, state)
-        for what, value in {
-            "the step": step,
-            **{k: v for k, v in new.items() if k in trace(rule).slots},
-        }.items():
+        driver, slots = Driver(rule), trace(rule).slots
+        driver.states[0] |= {slot: np.full_like(p, driver.states[0][slot]) for slot in slots}
+        found = {"the step": driver.step(p, g)} | {slot: driver.states[0][slot] for slot in slots}
+        for what, value in found.items():
             assert np.shape(value) == p.shape, f"{what} has shape {np.shape(value)}, not {p.shape}"
             assert value.dtype == dtype, f"{what} is {value.dtype}, not {np.dtype(dtype)}"
 
 
 def _rests_without_gradient(rule: Rule) -> None:
     """With gradients that have always been zero, parameters stay finite."""
-    end = _eager(rule, np.ones(4), [np.zeros(4)] * 5)
+    end = descend(rule, *_locked(np.ones(4), [np.zeros(4)] * 5))
     assert np.isfinite(end).all(), f"they became {end}"
 
 
@@ -143,15 +140,11 @@ def _problem(shape: tuple[int, ...], steps: int) -> tuple[Floats, list[Floats]]:
     return generator.standard_normal(shape), list(signs * sizes)
 
 
-def _eager(rule: Rule, p: Floats, gradients: list[Floats]) -> Floats:
-    """Where the rule as written leads, in float64; parameter and gradients are checked to be left alone."""
-    state: dict[str, Any] = dict(rule.initial_state())
-    p = p.copy()
-    for t, g in enumerate(gradients, 1):
-        p.flags.writeable = g.flags.writeable = False
-        step, state = rule.at(t).advance(t, g, p, state)
-        p = p - step
-    return p
+def _locked(p: Floats, gradients: list[Floats]) -> tuple[Floats, list[Floats]]:
+    """Arrays that a rule cannot change in place."""
+    for array in (p, *gradients):
+        array.flags.writeable = False
+    return p, gradients
 
 
 def _compare(rule: Rule, dtype: type, tolerance: float) -> None:
@@ -159,7 +152,7 @@ def _compare(rule: Rule, dtype: type, tolerance: float) -> None:
     p, gradients = _problem((67,), 100)
     gradients = [g.astype(dtype).astype(np.float64) for g in gradients]
     p = p.astype(dtype).astype(np.float64)
-    wanted = _eager(rule, p, gradients)
+    wanted = descend(rule, *_locked(p, gradients))
     found: NDArray[Any] = p.astype(dtype)
     optimizer = Optimizer(rule)
     for g in gradients:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import thalweg
-from helpers import eager
+from thalweg.eager import descend
 from thalweg.numpy import Optimizer
 
 RULES = [
@@ -56,7 +56,7 @@ def test_steps_on_views_of_shared_memory(rounds: int, generator: random.Random) 
         rule = generator.choice(RULES)
         taken = [place for p in params for place in places(p)]
         optimizer, before = Optimizer(rule), [b.copy() for b in blocks]
-        wanted = [eager(rule, p.copy(), [g.copy()]) for p, g in zip(params, grads, strict=True)]
+        wanted = [descend(rule, p.copy(), [g.copy()]) for p, g in zip(params, grads, strict=True)]
         if len(set(taken)) < len(taken):
             try:
                 optimizer.update(params, grads)

@@ -35,6 +35,7 @@ import thalweg.numpy
 import thalweg.torch
 from guarded import guarded, guarded_tensor
 from helpers import python
+from thalweg.eager import Driver
 
 GUARDED = "THALWEG_TEST_GUARDED" in os.environ
 RULES = [
@@ -304,14 +305,10 @@ def reference(
     scalars: dict[str, float],
 ) -> tuple[list[Any], list[dict[str, Any]]]:
     """The rule as written, in float64, on all tensors: each step and each new state."""
-    whole = np.sqrt(sum(np.sum(x * x) for x in g))
-    steps, new = [], []
-    for i, x in enumerate(g):
-        state = {**dict.fromkeys(of.slots, 0.0), **slots[i], **scalars}
-        step, after = of.advance(t, x, p[i], state, global_norm=lambda _: whole)  # of what comes in
-        steps.append(step)
-        new.append(after)
-    return steps, new
+    driver = Driver(of, len(p))
+    driver.t = t - 1
+    driver.states = [{**state, **held, **scalars} for state, held in zip(driver.states, slots, strict=True)]
+    return driver.steps(p, g), driver.states
 
 
 class Arrays(RuleBasedStateMachine):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.dialects import DIALECTS, SPELLINGS
+from thalweg.eager import Driver
 from thalweg.errors import UnknownDialectError
 from thalweg.explain.guide import GUIDES, SWITCHES
 from thalweg.hyperparameters import describe
@@ -262,12 +263,11 @@ def standard_path(rule: Rule) -> Floats:
     if lr is not None and not callable(lr):
         rule = rule.replaced(lr=Step(lr, steps // 2))
     p = np.ones(7)
-    path, state = [p], dict(rule.initial_state())
+    path, driver = [p], Driver(rule)
     with np.errstate(all="ignore"):
-        for t in range(1, steps + 1):
-            g = curvature * (p + noise[t - 1])
-            step, state = rule.at(t).advance(t, g, p, state)
-            p = p - step
+        for drawn in noise:
+            g = curvature * (p + drawn)
+            p = p - driver.step(p, g)
             path.append(p)
     return np.array(path)
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg import ops
+from thalweg.eager import Driver, as_traced, numpy_functions
 from thalweg.errors import UnknownHyperparameterError, nearest
 from thalweg.explain.page import dialects_of
 from thalweg.hyperparameters import SYNONYMS, fold
@@ -36,9 +36,6 @@ from thalweg.untrusted import blamed, npz, opened
 __all__ = ["Candidate", "Recording", "candidates", "conclusion", "from_arrays", "read", "table"]
 
 Floats = NDArray[np.float64]
-
-_FUNCTIONS = {name: getattr(np, name) for name in ops.__all__}
-_FUNCTIONS["sum_of_squares"] = lambda x: np.sum(x * x)
 
 LEAST = 3  # steps: in fewer, too many rules look alike
 _GIVEN = "yours"  # stands for a dialect where a rule object was given
@@ -335,20 +332,12 @@ def _fitted(rule: Rule, recording: Recording, moved: Floats) -> tuple[Rule, Floa
 
 def _steps(rule: Rule, recording: Recording) -> Floats:
     """Each step that the rule would have taken, had it been where the recording was: (steps, entries)."""
-    program = trace(rule)
-    function, norms = program.array_function(_FUNCTIONS), program.array_norms(_FUNCTIONS)
-    slots = (*program.slots, *program.scalar_slots)
-    initial = rule.initial_state()
-    states = [{slot: initial[slot] for slot in slots} for _ in recording.params]
+    driver = Driver(rule, len(recording.params), step=as_traced(rule, numpy_functions()))
     steps = {name: np.empty_like(g) for name, g in recording.grads.items()}
-    for t in range(1, recording.steps + 1):
-        shared = {"t": t, **rule.values_at(t)}
-        places = zip(recording.params.values(), recording.grads.values(), states, strict=True)
-        given = [{"p": p[t - 1], "g": g[t - 1], **shared, **state} for p, g, state in places]
-        whole = norms(given)
-        for i, (name, of_tensor) in enumerate(zip(steps, given, strict=True)):
-            steps[name][t - 1], *new = function(**of_tensor, **whole)
-            states[i] = dict(zip(slots, new, strict=True))
+    for t in range(recording.steps):
+        params, grads = ([x[t] for x in kind.values()] for kind in (recording.params, recording.grads))
+        for taken, step in zip(steps.values(), driver.steps(params, grads), strict=True):
+            taken[t] = step
     return _flat(steps)
 
 

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg import ops, registry, surfaces
+from thalweg import registry, surfaces
+from thalweg.eager import Driver, as_traced, numpy_functions
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.program.symbols import NORMS
 from thalweg.program.tracing import trace
@@ -31,8 +32,7 @@ Array: TypeAlias = NDArray[np.float64]
 # A point this many window diagonals away from the window's centre does not come back.
 FAR = 1000.0
 
-_FUNCTIONS = {name: getattr(np, name) for name in ops.__all__}
-_FUNCTIONS["sum_of_squares"] = lambda x: np.sum(x * x, axis=0)
+_FUNCTIONS = numpy_functions(axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +245,8 @@ def paths(
     with np.errstate(all="ignore"):
         for t, (p, g, now) in enumerate(walk):
             points[t], gradients[t] = p, g
-            for slot, value in now.items():
-                (state if slot in state else numbers)[slot][t] = value
+            for slot, history in (state | numbers).items():
+                history[t] = now[slot]
     counts = np.arange(length)
     return Path(
         surface,
@@ -298,32 +298,20 @@ class Walk:
         self.start = np.moveaxis(np.broadcast_to(at, (*self.shape, surface.dimensions)), -1, 0)
 
     def __iter__(self) -> Iterator[tuple[Array, Array, dict[str, Any]]]:
-        program, rule = trace(self.rule), self.rule
-        function, norms = program.array_function(_FUNCTIONS), program.array_norms(_FUNCTIONS)
+        # A point is the whole model and its only tensor. Where one path's step is skipped and another's is
+        # not, the step is counted; but the same point has the same gradient: what is skipped once is skipped
+        # for ever, and needs no number.
+        driver = Driver(self.rule, values=self.arrays, step=as_traced(self.rule, _FUNCTIONS))
         p = np.array(self.start, order="C")
-        values = {**rule.values_at(1), **self.arrays}
-        initial: dict[str, Any] = {
-            slot: values[x] if isinstance(x, str) else float(x) for slot, x in rule.slots.items()
-        }
-        state: dict[str, Any] = {slot: np.zeros(p.shape) + initial[slot] for slot in program.slots}
-        state |= {slot: initial[slot] for slot in program.scalar_slots}
+        # State in the order of p, not of the gradient, in which a number would become an array.
+        state = driver.states[0]
+        state |= {slot: np.zeros(p.shape) + state[slot] for slot in trace(self.rule).slots}
         seen = self._seen()
         for t in range(1, self.steps + 2):
             g = seen(t, self.surface.function.gradient(p))
-            yield p, g, state
-            if t > self.steps:
-                return
-            given = {"t": t, "g": g, "p": p, **state, **rule.values_at(t), **self.arrays}
-            whole = norms([given])  # a point is the whole model and its only tensor
-            step, *new = function(**given, **whole)
-            after = dict(zip(state, new, strict=True))
-            if program.guard:
-                # The same point has the same gradient: what is skipped once is skipped for ever, and t,
-                # which stands still with it, is asked for no more.
-                kept = np.isfinite(whole[program.guard])
-                step = np.where(kept, step, 0.0)
-                after = {slot: np.where(kept, after[slot], state[slot]) for slot in state}
-            p, state = p - step, after
+            yield p, g, driver.states[0]
+            if t <= self.steps:
+                p = p - driver.step(p, g)
 
     def _seen(self) -> Any:
         """The gradient that the rule sees at step t, from the true one."""
