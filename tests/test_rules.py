@@ -251,13 +251,14 @@ def test_branching_on_a_schedule_or_number_of_a_rule_is_an_error_too() -> None:
         thalweg.trace(Branches())
 
 
-@pytest.mark.parametrize("taken", ["_hidden", "sqrt", "where"])
+@pytest.mark.parametrize("taken", ["_hidden", "sqrt", "where", "pow"])
 def test_names_that_kernels_need_are_refused(taken: str) -> None:
-    with pytest.raises(TypeError, match=f"'{taken}' is taken; give the field or slot another name"):
+    why = rf"'{taken}' (begins with an underscore|is the name of an operation); give the field"
+    with pytest.raises(TypeError, match=why):
         type("Takes", (Rule,), {"__annotations__": {taken: Scalar}, taken: 0.5, "update": lambda self, g: g})
     namespace: dict[str, Any] = {}
     exec(f"def update(self, g, {taken}=0): return g, {taken}", namespace)
-    with pytest.raises(TypeError, match=f"'{taken}' is taken"):
+    with pytest.raises(TypeError, match=why):
         type("Takes", (Rule,), {"update": namespace["update"]})
 
 
@@ -500,7 +501,7 @@ def test_a_number_divides_by_zero_as_an_array_does() -> None:
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        (lambda g: np.sign(g), r"np\.sign is not for an update rule, .*; use thalweg\.ops\.sign"),
+        (lambda g: np.sign(g), r"np\.sign does not work in update, .*; use thalweg\.ops\.sign"),
         (lambda g: np.absolute(g), r"use thalweg\.ops\.abs"),
         (lambda g: np.maximum(g, 0), r"np\.maximum .* use thalweg\.ops\.maximum"),
         (lambda g: np.clip(g, -1, 1), r"use thalweg\.ops\.(clip|maximum|minimum)"),
@@ -515,7 +516,7 @@ def test_a_number_divides_by_zero_as_an_array_does() -> None:
         (lambda g: math.floor(g), r"use those of thalweg\.ops"),
         (lambda g: float(g), r"use those of thalweg\.ops"),
         (lambda g: round(g), r"use thalweg\.ops\.floor\(x \+ 0\.5\)"),
-        (lambda g: g.mean(), r"speaks of one entry, which has no 'mean'"),
+        (lambda g: g.mean(), r"stand for one entry each, a number, which has no 'mean'; use operators"),
     ],
 )
 def test_functions_of_others_name_the_right_one(wrong: Callable[[Any], Any], right: str) -> None:

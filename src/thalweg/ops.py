@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from thalweg.program.symbols import OPERATIONS, Value, plainly
+from thalweg.program.symbols import OPERATIONS, Value, unwrapped
 
 __all__ = [
     "abs",
@@ -41,7 +41,7 @@ def _on_values(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def lifted(*xs: Any) -> Any:
         if any(isinstance(x, Value) for x in xs):
-            return Value(function(*map(plainly, xs)))
+            return Value(function(*map(unwrapped, xs)))
         return function(*xs)
 
     return lifted

@@ -1,6 +1,6 @@
 """What an update rule is.
 
-A rule is a frozen dataclass whose `update` speaks of one entry of one parameter, as the paper does.
+A rule is a frozen dataclass whose `update` is written for one entry of one parameter, as the paper does.
 `update` may ask, by parameter name, for
 
     t             number of the step, from 1
@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeAlias, dataclass_transform
 from thalweg import ops
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import Hyperparameter, describe
-from thalweg.program.symbols import Value, plainly
+from thalweg.program.symbols import OPERATIONS, Value, unwrapped
 
 # A hyperparameter's value: a number or a schedule; inside `update` a number or, while the rule is
 # traced, a symbol. A rule that can do without one declares it `Scalar | None`.
@@ -161,8 +161,9 @@ class Rule(Declared):
         cls._slots = {p.name: p.default for p in parameters if p.name not in INPUTS and p.kind not in _MANY}
         names = [f.name for f in fields(cls)]
         for name in (*names, *cls._slots):
-            if name.startswith("_") or name in ops.__all__:
-                raise TypeError(f"{cls.__name__}: {name!r} is taken; give the field or slot another name")
+            if name.startswith("_") or name in OPERATIONS:
+                why = "begins with an underscore" if name.startswith("_") else "is the name of an operation"
+                raise TypeError(f"{cls.__name__}: {name!r} {why}; give the field or slot another name")
         for slot, initial in cls._slots.items():
             if not isinstance(initial, int | float) and initial not in names:
                 raise TypeError(
@@ -258,7 +259,7 @@ class Rule(Declared):
         slots = {slot: Value(x) for slot, x in state.items()}
         norms = _on_plain(norm), _on_plain(global_norm)
         step, new = written.compute(Value(t), Value(g), Value(p), slots, *norms)
-        return plainly(step), {slot: plainly(x) for slot, x in new.items()}
+        return unwrapped(step), {slot: unwrapped(x) for slot, x in new.items()}
 
     def compute(
         self, t: Any, g: Any, p: Any, state: Mapping[str, Any], norm: Norm, global_norm: Norm
@@ -290,7 +291,7 @@ class Rule(Declared):
 
 
 def _on_plain(norm: Norm) -> Norm:
-    return lambda g: Value(norm(plainly(g)))
+    return lambda g: Value(norm(unwrapped(g)))
 
 
 def is_flag(field: Any) -> bool:

@@ -17,15 +17,14 @@ from thalweg.ops import cos, floor, maximum, minimum, sqrt, where
 
 Schedule = Callable[[int], float]
 
-# The number of a step, and a schedule's value there: numbers, or arrays or symbols alike.
-Count: TypeAlias = Any
-Value: TypeAlias = Any
+# The number of a step, or a schedule's value there: a number, an array or a symbol.
+Number: TypeAlias = Any
 
 __all__ = [
+    "BuiltInSchedule",
     "Constant",
     "Cosine",
     "Exponential",
-    "Formula",
     "InverseSqrt",
     "Polynomial",
     "Schedule",
@@ -36,7 +35,7 @@ __all__ = [
 ]
 
 
-class Formula:
+class BuiltInSchedule:
     """A schedule of this module. It counts from 1 wherever it is used."""
 
     at_least = 1
@@ -53,61 +52,61 @@ class Formula:
 
 
 @dataclass(frozen=True)
-class Constant(Formula):
+class Constant(BuiltInSchedule):
     """The same value at every step."""
 
     value: float
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         return self.value
 
 
 @dataclass(frozen=True)
-class TimeDecay(Formula):
+class TimeDecay(BuiltInSchedule):
     """initial / (1 + decay·k): `decay` of Keras 2 and `lr_decay` of torch's Adagrad."""
 
     initial: float
     decay: float
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         return self.initial / (1 + self.decay * (t - 1))
 
 
 @dataclass(frozen=True)
-class InverseSqrt(Formula):
+class InverseSqrt(BuiltInSchedule):
     """initial / √(k + 1): the rate under which Adagrad's and AMSGrad's regret bounds are stated."""
 
     initial: float
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         return self.initial / sqrt(t)
 
 
 @dataclass(frozen=True)
-class Step(Formula):
+class Step(BuiltInSchedule):
     """initial · factor^⌊k / every⌋: a drop each `every` steps."""
 
     initial: float
     every: int
     factor: float = 0.1
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         return self.initial * self.factor ** floor((t - 1) / self.every)
 
 
 @dataclass(frozen=True)
-class Exponential(Formula):
+class Exponential(BuiltInSchedule):
     """initial · factor^k."""
 
     initial: float
     factor: float
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         return self.initial * self.factor ** (t - 1)
 
 
 @dataclass(frozen=True)
-class Polynomial(Formula):
+class Polynomial(BuiltInSchedule):
     """From `initial` to `final` in `steps` steps along (1 − k/steps)^power, `final` afterwards."""
 
     initial: float
@@ -115,13 +114,13 @@ class Polynomial(Formula):
     final: float = 0.0
     power: float = 1.0
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         left = 1 - minimum((t - 1) / self.steps, 1.0)
         return self.final + (self.initial - self.final) * left**self.power
 
 
 @dataclass(frozen=True)
-class Cosine(Formula):
+class Cosine(BuiltInSchedule):
     """From `initial` to `final` in `steps` steps along half a cosine, `final` afterwards.
 
     Loshchilov & Hutter 2017, equation 5 without restarts, https://arxiv.org/abs/1608.03983
@@ -131,13 +130,13 @@ class Cosine(Formula):
     steps: int
     final: float = 0.0
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         done = minimum((t - 1) / self.steps, 1.0)
         return self.final + (self.initial - self.final) * (1 + cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)
-class WarmUp(Formula):
+class WarmUp(BuiltInSchedule):
     """A linear rise over `steps` steps in front of any schedule, which starts after it.
 
     At step t ≤ steps: t/steps of the schedule's first value, so the first step already moves;
@@ -148,13 +147,13 @@ class WarmUp(Formula):
     then: float | Schedule
     at_least = 0
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         after = self.then(maximum(t - self.steps, 1)) if callable(self.then) else self.then
         return minimum(t / self.steps, 1.0) * after if self.steps else after
 
 
 @dataclass(frozen=True)
-class WarmUpStableDecay(Formula):
+class WarmUpStableDecay(BuiltInSchedule):
     """A linear rise, a plateau at `peak`, then a linear fall to `final`.
 
     Hu et al. 2024 (MiniCPM), section 4, https://arxiv.org/abs/2404.06395
@@ -172,9 +171,9 @@ class WarmUpStableDecay(Formula):
     final: float = 0.0
     at_least = 0
 
-    def __call__(self, t: Count) -> Value:
+    def __call__(self, t: Number) -> Number:
         return WarmUp(self.warm_up, self._after_warm_up)(t)
 
-    def _after_warm_up(self, t: Count) -> Value:
+    def _after_warm_up(self, t: Number) -> Number:
         fall = Polynomial(self.peak, self.decay, self.final)(t - self.stable) if self.decay else self.final
         return where(t > self.stable, fall, self.peak)

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 def check_rule(rule: Rule) -> None:
-    """Check that a rule keeps every promise that the rest of the house relies on.
+    """Check that a rule keeps every promise that front ends and kernels rely on.
 
     Args:
         rule: an instance; its hyperparameters are used as they are.

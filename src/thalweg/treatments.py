@@ -63,7 +63,7 @@ class ClipByValue(Treatment):
     clip_value: Scalar
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
-        """G within [−c, c]."""
+        """g within [−c, c]."""
         return clip(g, -self.clip_value, self.clip_value)
 
 
@@ -76,7 +76,7 @@ class ClipByNorm(Treatment):
     clip_norm: Scalar
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
-        """G·c / max(‖g‖, c)."""
+        """g·c / max(‖g‖, c)."""
         return g * (self.clip_norm / maximum(given["norm"](g), self.clip_norm))
 
 
@@ -90,7 +90,7 @@ class ClipByGlobalNorm(Treatment):
     clip_global_norm: Scalar
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
-        """G·c / max(‖all g‖, c)."""
+        """g·c / max(‖all g‖, c)."""
         return g * (self.clip_global_norm / maximum(given["global_norm"](g), self.clip_global_norm))
 
 
@@ -100,7 +100,7 @@ class L2(Treatment):
     l2: Scalar
 
     def gradient(self, g: Any, given: Mapping[str, Any]) -> Any:
-        """G + λp."""
+        """g + λp."""
         return g + self.l2 * given["p"]
 
 
@@ -113,7 +113,7 @@ class DecoupledDecay(Treatment):
     weight_decay: Scalar
 
     def step(self, step: Any, lr: Any, given: Mapping[str, Any]) -> Any:
-        """Step + lr·λ·p."""
+        """step + lr·λ·p."""
         return step + lr * self.weight_decay * given["p"]
 
 

@@ -15,7 +15,7 @@ from thalweg import registry
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.jax.base import GradientTransformation, Mask, Value, constant, transformation
 from thalweg.jax.names import FIELDS
-from thalweg.schedules import Formula
+from thalweg.schedules import BuiltInSchedule
 from thalweg.treatments import L2, DecoupledDecay, Treatment, chain
 
 Arguments = ParamSpec("Arguments")
@@ -73,7 +73,7 @@ def _value(value: Any) -> Any:
     """A setting as a rule takes it: a schedule counts from 1, and an array is one too."""
     if isinstance(value, jax.Array):
         return constant(value)
-    if callable(value) and not isinstance(value, Formula):
+    if callable(value) and not isinstance(value, BuiltInSchedule):
         return lambda t: value(t - 1)
     return value
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from thalweg.kernels.linking import Kernel, link_object
 from thalweg.kernels.source import cpu_source, norm_source
-from thalweg.program.sweeps import Norm
+from thalweg.program.sweeps import NormSweep
 from thalweg.program.tracing import Program
 from thalweg.statefile import replaced
 
@@ -240,7 +240,7 @@ def step_kernel(program: Program, dtypes: tuple[str, ...]) -> Kernel:
     return _kernels[key]
 
 
-def norm_kernel(norm: Norm, dtypes: tuple[str, ...]) -> Kernel:
+def norm_kernel(norm: NormSweep, dtypes: tuple[str, ...]) -> Kernel:
     """The compiled reduction of a norm, for dtypes as of `step_kernel`; norms of one source share it."""
     key = (id(norm), dtypes)
     with _lock:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thalweg.kernels.cache import norm_kernel, step_kernel
 from thalweg.kernels.threads import epoch, prepared, worthwhile_from
-from thalweg.program.sweeps import Norm
+from thalweg.program.sweeps import NormSweep
 from thalweg.program.tracing import Program
 
 Integers = NDArray[np.int64]
@@ -26,7 +26,7 @@ CHUNK = 32 * 1024
 class Batch:
     """Tensors of one dtype that take one rule's step together.
 
-    The caller fills in, in place, whenever they change (`scalars` by `tell`):
+    The caller fills in, in place, whenever they change (`scalars` by `set_scalars`):
 
     Attributes:
         addresses: (2 + slots, tensors) where each parameter, gradient and slot begins.
@@ -56,8 +56,8 @@ class Batch:
         self._sums: Floats = np.zeros(len(self.chunks))
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
 
-    def tell(self, scalars: Sequence[Sequence[float]]) -> None:
-        """Fill in `scalars`: rows of the kernel's scalars."""
+    def set_scalars(self, scalars: Sequence[Sequence[float]]) -> None:
+        """Fill in `scalars`, row by row."""
         if len(scalars) != len(self.scalars):
             self.scalars = np.zeros((len(scalars), self.scalars.shape[1]))
             self._steps.clear()
@@ -73,7 +73,11 @@ class Batch:
         step()
 
     def measure(
-        self, norm: Norm, rows: Sequence[Mapping[str, float]], whole: Mapping[str, float], threads: int
+        self,
+        norm: NormSweep,
+        rows: Sequence[Mapping[str, float]],
+        model_norms: Mapping[str, float],
+        threads: int,
     ) -> float:
         """Compute a norm of each tensor, keep it where it is read later, and return the sum of all squares.
 
@@ -82,10 +86,10 @@ class Batch:
         Args:
             norm: one of the program's, whose turn it is.
             rows: for each row of `scalars` what it is computed from: `t`, scalar slots, hyperparameters.
-            whole: the norms of the model that are known.
+            model_norms: the norms of the model that are known.
             threads: how many threads to use at most.
         """
-        scalars = np.array([norm.scalar_function(**row, **whole)[0] for row in rows], np.float64)
+        scalars = np.array([norm.scalar_function(**row, **model_norms)[0] for row in rows], np.float64)
         table = (*self._table(scalars), _address(self._sums))
         prepared(norm_kernel(norm, self.dtypes), self._shares(threads), table)()
         squares = np.bincount(self.chunks[:, 0], self._sums, len(self.rows))

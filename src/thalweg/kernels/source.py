@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from thalweg.program.printing import ATOM, COMPARISON, PYTHON, Operation, float_literal
-from thalweg.program.sweeps import Norm, Step, Sweep
+from thalweg.program.sweeps import NormSweep, StepSweep, Sweep
 from thalweg.program.symbols import walk
 
 # Bytes that an entry takes.
@@ -27,7 +27,7 @@ _NOTATION = replace(PYTHON, operations={**PYTHON.operations, "where": _CHOICE})
 Stream = tuple[str, str, int]
 
 
-def cpu_source(step: Step, dtypes: tuple[str, ...] | str = "float32") -> str:
+def cpu_source(step: StepSweep, dtypes: tuple[str, ...] | str = "float32") -> str:
     """Source of a multi-tensor Numba kernel. It computes in float64 where the parameter is, else in float32.
 
     Args:
@@ -52,7 +52,7 @@ def cpu_source(step: Step, dtypes: tuple[str, ...] | str = "float32") -> str:
     return _source("kernel", title, step, streams, real, done)
 
 
-def norm_source(norm: Norm, dtypes: tuple[str, ...]) -> str:
+def norm_source(norm: NormSweep, dtypes: tuple[str, ...]) -> str:
     """Source of a multi-tensor reduction: for each chunk its sum of squares, in float64.
 
     Args:
@@ -71,7 +71,7 @@ def norm_source(norm: Norm, dtypes: tuple[str, ...]) -> str:
 def _streams(sweep: Sweep, dtypes: tuple[str, ...]) -> list[Stream]:
     if unknown := [d for d in dtypes if d not in DTYPES]:
         raise ValueError(f"no CPU kernel for {unknown[0]}; there is one for {', '.join(DTYPES)}")
-    names = ("p", "g", *(sweep.slots if isinstance(sweep, Step) else ()))
+    names = ("p", "g", *(sweep.slots if isinstance(sweep, StepSweep) else ()))
     return [(name, dtype, row) for row, (name, dtype) in enumerate(zip(names, dtypes, strict=False))]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from thalweg.kernels.cpu import Batch
 from thalweg.kernels.source import DTYPES
-from thalweg.program.sweeps import Norm
+from thalweg.program.sweeps import NormSweep
 from thalweg.program.tracing import Program
 
 Columns = Sequence[Sequence[Any]]
@@ -64,14 +64,14 @@ class Layout:
 
     @property
     def order(self) -> tuple[tuple[int, int], ...]:
-        """The axes that tell one order of entries from another: of more than one entry each."""
+        """The axes that make one order of entries differ from another: of more than one entry each."""
         return tuple(
             (size, stride) for size, stride in zip(self.shape, self.strides, strict=True) if size > 1
         )
 
     @property
     def apart(self) -> bool:
-        """Whether no two entries share a place; axes like interlocking combs are not told apart."""
+        """Whether no two entries share a place; axes like interlocking combs count as sharing some."""
         reach = 1
         for size, stride in sorted(self.order, key=lambda axis: abs(axis[1])):
             if abs(stride) < reach:
@@ -120,12 +120,12 @@ class Arrays(Protocol):
         """Tell the framework that arrays have been changed."""
 
 
-class Part:
+class Group:
     """The members of a table that one kernel steps together.
 
     Attributes:
         places: which members of the table these are.
-        batch: the kernel and what it is told.
+        batch: the kernel, and what it is called with.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Table:
         self, arrays: Arrays, program: Program, columns: Columns, name: Callable[[int, int], str]
     ) -> None:
         self.program = program
-        self.parts: list[Part] = []
+        self.groups: list[Group] = []
         self.columns = columns
         self._arrays = arrays
         self._rows, self._width = len(columns), len(columns[0])
@@ -204,7 +204,7 @@ class Table:
         self._proven = {self._addresses} if self._disjoint else set()
         copied = self._copied(layouts, met)
         for places in self._together(layouts, met):
-            self.parts.append(Part(arrays, program, places, layouts, copied))
+            self.groups.append(Group(arrays, program, places, layouts, copied))
         self._put()
 
     def holds(self, columns: Columns) -> bool:
@@ -232,7 +232,12 @@ class Table:
         self.columns = ()
 
     def measure(
-        self, row_of: Any, rows: Sequence[Mapping[str, float]], threads: int, norm: Norm, whole: Any
+        self,
+        row_of: Any,
+        rows: Sequence[Mapping[str, float]],
+        threads: int,
+        norm: NormSweep,
+        model_norms: Any,
     ) -> float:
         """Compute a norm of each tensor, keep it where the step needs it, and return the sum of all squares.
 
@@ -241,14 +246,14 @@ class Table:
             rows: see `Batch.measure`.
             threads: how many may be used.
             norm: one of the program's, whose turn it is: see `Program.measure`.
-            whole: the norms of the model that are known.
+            model_norms: the norms of the model that are known.
         """
         total = 0.0
-        for part in self.parts:
-            self._point(part, row_of)
-            part.read(self.columns)
-            part.load(self.columns)
-            total += part.batch.measure(norm, rows, whole, threads)
+        for group in self.groups:
+            self._point(group, row_of)
+            group.read(self.columns)
+            group.load(self.columns)
+            total += group.batch.measure(norm, rows, model_norms, threads)
         return total
 
     def step(self, row_of: Any, scalars: Any, threads: int) -> None:
@@ -256,27 +261,27 @@ class Table:
 
         Args:
             row_of: (members,) which row of `scalars` each member takes.
-            scalars: (rows, kernel scalars) what the kernel is told.
+            scalars: (rows, kernel scalars) the values of the program's `kernel_scalars`.
             threads: how many may be used.
         """
-        for part in self.parts:
-            part.read(self.columns)
-        for part in self.parts:
-            batch = part.batch
-            self._point(part, row_of)
-            batch.tell(scalars)
-            part.load(self.columns)
+        for group in self.groups:
+            group.read(self.columns)
+        for group in self.groups:
+            batch = group.batch
+            self._point(group, row_of)
+            batch.set_scalars(scalars)
+            group.load(self.columns)
             batch.step(threads)
-            part.store(self.columns)
+            group.store(self.columns)
         self._arrays.changed(self.columns[0])
 
-    def _point(self, part: Part, row_of: Any) -> None:
-        part.batch.rows[:] = row_of if len(self.parts) == 1 else row_of[part.places]
+    def _point(self, group: Group, row_of: Any) -> None:
+        group.batch.rows[:] = row_of if len(self.groups) == 1 else row_of[group.places]
 
     def _put(self) -> None:
         addresses = np.frombuffer(self._addresses, np.int64).reshape(self._rows, self._width)
-        for part in self.parts:
-            part.put(addresses)
+        for group in self.groups:
+            group.put(addresses)
 
     def _proves(self, addresses: bytes) -> bool:
         """Whether arrays of the table's form are aligned at these addresses, and apart from each other."""
@@ -324,7 +329,7 @@ class Table:
         return copied
 
     def _together(self, layouts: list[list[Layout]], met: list[tuple[int, int]]) -> list[list[int]]:
-        """The members of each part: those of the same dtypes; one after the other where members overlap."""
+        """The members of each group: those of the same dtypes; one after the other where members overlap."""
         if any(a % self._width != b % self._width for a, b in met):
             return [[place] for place in range(self._width)]
         found: dict[tuple[str, ...], list[int]] = {}

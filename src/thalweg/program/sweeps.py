@@ -89,7 +89,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, eq=False)
-class Norm(Sweep):
+class NormSweep(Sweep):
     """A norm that later sweeps read: of each tensor, of the whole model, or both.
 
     Attributes:
@@ -109,7 +109,7 @@ class Norm(Sweep):
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Sweep):
+class StepSweep(Sweep):
     """The pass that writes the parameters and the state.
 
     Attributes:

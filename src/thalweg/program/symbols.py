@@ -120,7 +120,10 @@ class _Arithmetic:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"an update rule speaks of one entry, which has no {name!r}")
+        raise AttributeError(
+            f"in update, g, p and state stand for one entry each, a number, which has no {name!r}; "
+            "use operators and the functions of thalweg.ops"
+        )
 
     def __add__(self, other: Any) -> Any:
         return self._apply("add", self, other)
@@ -189,7 +192,7 @@ class Expr(_Arithmetic):
 
     @staticmethod
     def _apply(op: str, *args: Any) -> Any:
-        # Rules that write m + None or m + "x" meet apply's TypeError, which names the culprit.
+        # Rules that write m + None or m + "x" meet apply's TypeError, which names the None.
         return apply(op, *args)
 
     def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
@@ -222,7 +225,7 @@ class Expr(_Arithmetic):
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "an update rule cannot branch on a value that is known only when it runs: "
+            "update cannot branch on a value that is known only when it runs: "
             "write thalweg.ops.where(condition, a, b), and thalweg.ops.maximum(a, b) and minimum(a, b) for "
             "Python's max and min; fields of type bool may be branched on"
         )
@@ -252,7 +255,9 @@ def _not_for_symbols(name: str) -> TypeError:
     else:
         functions = "sqrt, exp, log, tanh, sin, cos, abs, floor, sign, maximum, minimum, clip and where"
         right = f"use those of thalweg.ops ({functions})"
-    return TypeError(f"{name} is not for an update rule, which speaks of one entry; {right}")
+    return TypeError(
+        f"{name} does not work in update, where g, p and state stand for one entry each; {right}"
+    )
 
 
 class Value(_Arithmetic):
@@ -269,14 +274,14 @@ class Value(_Arithmetic):
 
     @staticmethod
     def _apply(op: str, *args: Any) -> "Value":
-        plain = [plainly(a) for a in args]
+        plain = [unwrapped(a) for a in args]
         if all(isinstance(a, int | float) for a in plain):
             return Value(OPERATIONS[op](*plain))
         return Value(getattr(operator, {"div": "truediv"}.get(op, op))(*plain))
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> "Value":
         """A NumPy array or number beside a value."""
-        return Value(getattr(function, method)(*map(plainly, inputs), **options))
+        return Value(getattr(function, method)(*map(unwrapped, inputs), **options))
 
     def __float__(self) -> float:
         return float(self.value)
@@ -288,8 +293,8 @@ class Value(_Arithmetic):
         return repr(self.value)
 
 
-def plainly(x: Any) -> Any:
-    """A number or an array, where it stands for itself."""
+def unwrapped(x: Any) -> Any:
+    """A value's number or array; anything else as it is."""
     return x.value if isinstance(x, Value) else x
 
 
@@ -336,7 +341,9 @@ def apply(op: str, *args: Any) -> Any:
     args = tuple(a.item() if isinstance(a, np.generic) else a for a in args)
     for a in args:
         if not isinstance(a, Expr | float | int):
-            raise TypeError(f"an update rule computes with symbols and numbers, not with {a!r}")
+            raise TypeError(
+                f"update computes with t, g, p, state, hyperparameters and numbers, not with {a!r}"
+            )
     if not any(isinstance(a, Expr) for a in args):
         return OPERATIONS[op](*args)
     match op, args:

@@ -19,7 +19,7 @@ from thalweg.errors import no_rule
 from thalweg.hyperparameters import Hyperparameter
 from thalweg.program.printing import LATEX, PYTHON, UNICODE, Notation
 from thalweg.program.simplify import without
-from thalweg.program.sweeps import Norm, Step, Sweep, free_names, function_on_arrays
+from thalweg.program.sweeps import NormSweep, StepSweep, Sweep, free_names, function_on_arrays
 from thalweg.program.symbols import (
     NORMS,
     OPERATIONS,
@@ -36,9 +36,9 @@ from thalweg.program.symbols import (
 Stage = Literal["scalar", "tensor", "element"]
 STAGES: tuple[Stage, ...] = ("scalar", "tensor", "element")
 
-# Computes the norm, over some tensors, of what a `Norm` says: keeps each tensor's where it is read later
-# and returns the sum of all squares. Called with the norm and the norms of the model known by now.
-Part: TypeAlias = Callable[[Norm, Mapping[str, Any]], Any]
+# Over some of a model's tensors, the sum of the squares of what a norm is taken of; keeps each tensor's norm
+# where it is read later. Called with the norm and the norms of the model that are known by now.
+SumOfSquares: TypeAlias = Callable[[NormSweep, Mapping[str, Any]], Any]
 
 
 @runtime_checkable
@@ -83,7 +83,7 @@ class Traceable(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Program(Step):
+class Program(StepSweep):
     """What one step of a rule computes: the norms that it asks for, then the step itself.
 
     Attributes:
@@ -95,7 +95,7 @@ class Program(Step):
     """
 
     hyperparameters: Mapping[str, Hyperparameter]
-    norms: tuple[Norm, ...]
+    norms: tuple[NormSweep, ...]
     guard: str | None
     formulas: tuple[Line, ...]
     formulas_step: Any
@@ -105,19 +105,19 @@ class Program(Step):
         """Whether the step depends on the parameters."""
         return any("p" in sweep.reads for sweep in (*self.norms, self))
 
-    def measure(self, parts: Sequence[Part], sqrt: Callable[[Any], Any] = math.sqrt) -> dict[str, Any]:
-        """The norms of the model that the step asks for, by name, of tensors in one or more parts.
+    def measure(self, sums: Sequence[SumOfSquares], sqrt: Callable[[Any], Any] = math.sqrt) -> dict[str, Any]:
+        """The norms of the model that the step asks for, by name.
 
         Args:
-            parts: what computes, and where they are of tensors keeps, the norms of some of the tensors.
+            sums: what computes the sum of squares over some of the tensors; together over all of them.
             sqrt: the square root of a sum of squares.
         """
-        whole: dict[str, Any] = {}
+        model_norms: dict[str, Any] = {}
         for norm in self.norms:
-            squares = sum(part(norm, whole) for part in parts)
+            squares = sum(of_some(norm, model_norms) for of_some in sums)
             if norm.of_model:
-                whole[norm.of_model] = sqrt(squares)
-        return whole
+                model_norms[norm.of_model] = sqrt(squares)
+        return model_norms
 
     def array_norms(
         self, namespace: Mapping[str, Callable[..., Any]]
@@ -135,14 +135,14 @@ class Program(Step):
         sqrt, sum_of_squares = namespace["sqrt"], namespace["sum_of_squares"]
 
         def norms(tensors: Sequence[dict[str, Any]]) -> dict[str, Any]:
-            def part(norm: Norm, whole: Mapping[str, Any]) -> Any:
-                squares = [sum_of_squares(*functions[norm](**{**given, **whole})) for given in tensors]
+            def sum_over_all(norm: NormSweep, model_norms: Mapping[str, Any]) -> Any:
+                squares = [sum_of_squares(*functions[norm](**{**given, **model_norms})) for given in tensors]
                 if norm.of_tensor:
                     for given, square in zip(tensors, squares, strict=True):
                         given[norm.of_tensor] = sqrt(square)
                 return sum(squares)
 
-            return self.measure([part], sqrt)
+            return self.measure([sum_over_all], sqrt)
 
         return norms
 
@@ -158,7 +158,7 @@ class Program(Step):
     def scalars_at(
         self, t: int, rule: Traceable, state: Mapping[str, float], norms: Mapping[str, float] | None = None
     ) -> tuple[tuple[float, ...], dict[str, float]]:
-        """What the kernel is told at step `t` (from 1), and the scalar slots' next values.
+        """The values of `kernel_scalars` at step `t` (from 1), and the scalar slots' next values.
 
         Args:
             t: number of the step, from 1.
@@ -210,11 +210,11 @@ class Program(Step):
 
     @property
     def symbols(self) -> dict[str, str]:
-        """The LaTeX symbol of each hyperparameter; two that share one are told apart by their names."""
+        """The LaTeX symbol of each hyperparameter; two that share one are distinguished by their names."""
         uses = Counter(h.symbol for h in self.hyperparameters.values())
-        words = {name: name.replace("_", r"\_") for name in self.hyperparameters}
+        escaped = {name: name.replace("_", r"\_") for name in self.hyperparameters}
         return {
-            name: rf"{h.symbol}_{{\mathrm{{{words[name]}}}}}" if uses[h.symbol] > 1 else h.symbol
+            name: rf"{h.symbol}_{{\mathrm{{{escaped[name]}}}}}" if uses[h.symbol] > 1 else h.symbol
             for name, h in self.hyperparameters.items()
         }
 
@@ -229,17 +229,17 @@ class Program(Step):
                 if lines
             ]
 
-        parts = [self.name]
+        paragraphs = [self.name]
         for norm in self.norms:
             names = " and ".join(
                 f"{name}, of {what}"
                 for name, what in ((norm.of_tensor, "each tensor"), (norm.of_model, "the model"))
                 if name
             )
-            parts += [*lines_of(norm), show("norm", [f"{names} = ‖{PYTHON.write(norm.value)}‖"])]
+            paragraphs += [*lines_of(norm), show("norm", [f"{names} = ‖{PYTHON.write(norm.value)}‖"])]
         writes = [f"p -= {PYTHON.write(self.step)}"]
         writes += [f"{n} = {PYTHON.write(v)}" for n, v in {**self.slots, **self.scalar_slots}.items()]
-        return "\n".join([*parts, *lines_of(self), show("writes", writes)])
+        return "\n".join([*paragraphs, *lines_of(self), show("writes", writes)])
 
     def _repr_latex_(self) -> str:
         return f"$${self.latex()}$$"
@@ -286,7 +286,7 @@ def _trace(rule: Traceable) -> Program:
     value_of = dict(zip(new, roots[1:], strict=True))
     scalar = _scalar_slots(value_of, {"g", "p", *of_tensors})
     stage = _Stages({"t", *rule.hyperparameters, *scalar, *of_model}, of_tensors)
-    fast = _Rewriter(stage)
+    fast = _Hoisted(stage)
     called = {fast(measured.done[e]): name for e, name in names.items() if e in measured.done}
     taken = measured.taken | {*NORMS}
 
@@ -295,18 +295,21 @@ def _trace(rule: Traceable) -> Program:
         lines, refs = _schedule([fast(root) for root in roots + scalar_roots], stage, called, taken)
         scalars, tensors, elements = (tuple(ln for ln, at in lines if at == wanted) for wanted in STAGES)
         known = {*stage.scalars, *(line.name for line in scalars)}
-        told = [x for x in free_names((*tensors, *elements), refs[: len(roots)]) if x in known]
-        made = {"scalars": scalars, "tensors": tensors, "elements": elements, "kernel_scalars": tuple(told)}
+        passed = [x for x in free_names((*tensors, *elements), refs[: len(roots)]) if x in known]
+        made = {"scalars": scalars, "tensors": tensors, "elements": elements, "kernel_scalars": tuple(passed)}
         return made, refs
 
-    norms: list[Norm] = []
+    norms: list[NormSweep] = []
     for argument, found in measured.found.items():
         if stage(argument) != "element":
-            raise TypeError(f"{rule.name}: a norm is taken of a gradient, which {argument!r} is not")
+            raise TypeError(
+                f"{rule.name}: norm and global_norm take what has a value for each entry, such as g; "
+                f"{PYTHON.write(argument)} is one number"
+            )
         lines, (value,) = sweep([argument], [])
         known = tuple(n.of_tensor for n in norms if n.of_tensor)
         norms.append(
-            Norm(
+            NormSweep(
                 **lines,
                 tensor_norms=known,
                 value=value,
@@ -345,7 +348,9 @@ def _norm(op: str) -> Callable[[Any], Expr]:
 
     def norm(g: Any) -> Expr:
         if not isinstance(g, Expr):
-            raise TypeError(f"a norm is taken of a gradient, not of {g!r}")
+            raise TypeError(
+                f"norm and global_norm take what has a value for each entry, such as g; got {g!r}"
+            )
         return intern(op, g.args if g.op == "neg" else (g,))
 
     return norm
@@ -450,8 +455,8 @@ class _Stages:
         return max((self(a) for a in e.args), key=STAGES.index)
 
 
-class _Rewriter(Rewriter):
-    """Moves work from elements to scalars: factors gather, division by a scalar multiplies.
+class _Hoisted(Rewriter):
+    """Work moved from elements to scalars: factors gather, division by a scalar multiplies.
 
     Each rewriting changes a result by a rounding at most.
     """
@@ -518,7 +523,7 @@ def in_lines(roots: Sequence[Any], constants: Iterable[str] = ()) -> tuple[list[
         constants: the symbols that stand for numbers; what depends on them alone has lines of its own.
     """
     stage = _Stages(constants)
-    fast = _Rewriter(stage)
+    fast = _Hoisted(stage)
     taken = {e.name for e in walk(*roots) if e.op == "symbol"}
     lines, references = _schedule([fast(root) for root in roots], stage, {}, taken)
     return [line for line, _ in lines], references

@@ -17,8 +17,8 @@ from torch import Tensor
 from thalweg import ops
 from thalweg.kernels.table import Table
 from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory, is_dense
-from thalweg.program.sweeps import Norm
-from thalweg.program.tracing import Part, Program
+from thalweg.program.sweeps import NormSweep
+from thalweg.program.tracing import Program, SumOfSquares
 from thalweg.rule import Rule
 
 State = dict[str, Any]
@@ -138,7 +138,7 @@ class Eager:
 
     @torch.no_grad()
     def measure(
-        self, row_of: Sequence[int], rows: Sequence[Mapping[str, float]], norm: Norm, whole: Any
+        self, row_of: Sequence[int], rows: Sequence[Mapping[str, float]], norm: NormSweep, whole: Any
     ) -> float:
         """See `Table.measure`."""
         total = 0.0
@@ -252,7 +252,7 @@ class Members:
             Row(t + 1, {"t": t + 1, **scalars, **rules[group].values_at(t + 1)})
             for group, t, scalars in self._at
         ]
-        self._whole = self._program.measure(self._parts(threads)) if self._program.norms else {}
+        self._whole = self._program.measure(self._sums(threads)) if self._program.norms else {}
         guard = self._program.guard
         if guard and not math.isfinite(self._whole[guard]):
             return False
@@ -261,15 +261,15 @@ class Members:
             row.new = dict(zip(self._program.scalar_slots, new, strict=True))
         return True
 
-    def _parts(self, threads: int) -> list[Part]:
+    def _sums(self, threads: int) -> list[SumOfSquares]:
         """What takes norms of the members."""
         given = [row.given for row in self._rows]
-        parts: list[Part] = []
+        sums: list[SumOfSquares] = []
         if self._table:
-            parts.append(partial(self._table.measure, self._row_of[self._in_table], given, threads))
+            sums.append(partial(self._table.measure, self._row_of[self._in_table], given, threads))
         if self._eager:
-            parts.append(partial(self._eager.measure, self._row_of[self._others].tolist(), given))
-        return parts
+            sums.append(partial(self._eager.measure, self._row_of[self._others].tolist(), given))
+        return sums
 
     def step(self, threads: int) -> None:
         """Take the step that was prepared."""
