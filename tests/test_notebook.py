@@ -5,6 +5,7 @@ import re
 import pytest
 
 import thalweg
+from helpers import output, python
 from study_cases import found
 
 
@@ -27,6 +28,15 @@ def test_treatments_and_schedules_are_shown_too():
 def test_a_path_shows_its_picture_and_many_do_not():
     assert "<img" in thalweg.path("ravine", "sgd", steps=5)._repr_html_()
     assert thalweg.paths("ravine", "sgd", lr=[0.1, 0.2], steps=5)._repr_html_() is None
+
+
+@pytest.mark.parametrize("first", ["thalweg", "thalweg.surfaces.paths", "thalweg.rules.adam", "thalweg.jax"])
+def test_what_is_shown_does_not_depend_on_what_is_imported_first(first):
+    source = (
+        f"import {first}\nfrom thalweg.surfaces.paths import path\nfrom thalweg.rules import Adam\n"
+        "print('<img' in path('ravine', 'sgd', steps=5)._repr_html_(), '<table' in Adam()._repr_html_())"
+    )
+    assert output(python(source)) == "True True"
 
 
 def test_a_study_shows_its_answer_and_its_table():

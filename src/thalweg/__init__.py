@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from thalweg import schedules
+from thalweg import notebook, schedules
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, UnknownRuleError, no_attribute
-from thalweg.explain import notebook as notebook
+from thalweg.explain.notebook import rule_html
 from thalweg.hyperparameters import Hyperparameter, hyper
 from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule, Scalar
@@ -122,19 +123,23 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise no_attribute(__name__, name, [*__all__, *_LAZY, *_MODULES])
     try:
-        module = import_module(f"thalweg.{_LAZY[name]}")
-        if _LAZY[name] == "surfaces.paths":
-            module.Path.picture = staticmethod(_picture)
-        return getattr(module, name)
+        return getattr(import_module(f"thalweg.{_LAZY[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("thalweg"):
             raise
         raise ImportError(f"thalweg.{name} needs {error.name}: pip install 'thalweg[study]'") from error
 
 
-def _picture(path: Path) -> str:
+def _picture(path: Path) -> str | None:
+    """One path as a picture; None without matplotlib."""
+    if find_spec("matplotlib") is None:
+        return None
     picture: str = import_module("thalweg.plot").inline(path)
     return picture
+
+
+notebook.register("rule", rule_html)
+notebook.register("path", _picture)
 
 
 def __dir__() -> list[str]:

@@ -25,9 +25,9 @@ from thalweg import statefile
 from thalweg.errors import UnknownRuleError, nearest, no_attribute, no_rule
 from thalweg.hyperparameters import spellings
 from thalweg.kernels.arrays import ARRAYS
-from thalweg.kernels.source import DTYPES
 from thalweg.kernels.table import Table
 from thalweg.kernels.threads import lock
+from thalweg.program.sweeps import DTYPES
 from thalweg.program.tracing import Program, trace
 from thalweg.registry import find, known_as, meant_by, rules, spelled
 from thalweg.rule import Rule, Scalar

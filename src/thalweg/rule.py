@@ -24,7 +24,7 @@ from functools import cached_property
 from numbers import Real
 from typing import Any, ClassVar, NoReturn, Self, TypeAlias, dataclass_transform, get_args
 
-from thalweg import ops
+from thalweg import notebook, ops
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.hyperparameters import Hyperparameter, describe
 from thalweg.program.symbols import OPERATIONS, Value, unwrapped
@@ -281,6 +281,9 @@ class Rule(Declared):
                 f"({', '.join(self._slots) or 'none'}); it returned {len(new)} beside the step"
             )
         return step, dict(zip(self._slots, new, strict=True))
+
+    def _repr_html_(self) -> str | None:
+        return notebook.html("rule", self)
 
     def initial_state(self) -> dict[str, float]:
         """Each slot's initial value."""

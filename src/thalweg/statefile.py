@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.errors import Argument, InvalidArgumentError, InvalidFileError, MissingPackageError
-from thalweg.kernels.source import DTYPES
+from thalweg.program.sweeps import DTYPES
 from thalweg.registry import find, find_treatment, name_of
 from thalweg.rule import Rule, check, is_flag
 from thalweg.treatments import Chain, Treatment, chain

@@ -1,7 +1,4 @@
-"""How a rule shows itself in a notebook: its formula and its hyperparameters.
-
-`Rule` itself knows neither tracing nor printing; `thalweg` gives it this view.
-"""
+"""How a notebook shows a rule: its formula and its hyperparameters."""
 
 import html
 
@@ -28,6 +25,3 @@ def rule_html(rule: Rule) -> str:
 
 def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) else repr(value)
-
-
-Rule._repr_html_ = rule_html  # type: ignore[attr-defined]

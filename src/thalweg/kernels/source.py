@@ -8,11 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from thalweg.program.printing import ATOM, COMPARISON, PYTHON, Operation, float_literal
-from thalweg.program.sweeps import NormSweep, StepSweep, Sweep
+from thalweg.program.sweeps import DTYPES, NormSweep, StepSweep, Sweep
 from thalweg.program.symbols import walk
 
-# Bytes that an entry takes.
-DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _FROM_MATH = ("cos", "exp", "log", "pow", "sin", "sqrt", "tanh")
 _FROM_NUMPY = ("floor",)  # that of math gives an integer
 _FROM_MEMORY = ("maximum", "minimum", "sign")

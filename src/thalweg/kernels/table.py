@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from thalweg.kernels.cpu import Batch
-from thalweg.kernels.source import DTYPES
-from thalweg.program.sweeps import NormSweep
+from thalweg.program.sweeps import DTYPES, NormSweep
 from thalweg.program.tracing import Program
 
 Columns = Sequence[Sequence[Any]]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from thalweg.kernels import threads
 from thalweg.kernels.glance import Glance, glance
-from thalweg.kernels.source import DTYPES
 from thalweg.kernels.table import Layout
+from thalweg.program.sweeps import DTYPES
 
 _DTYPES = {getattr(torch, name): name for name in DTYPES}
 _DTYPES |= {torch.complex64: "float32", torch.complex128: "float64"}  # pairs of reals

@@ -14,6 +14,9 @@ from typing import Any
 from thalweg.program.printing import PYTHON, Notation
 from thalweg.program.symbols import OPERATIONS, Line, walk
 
+# The dtypes of parameters, gradients and state, and the bytes that an entry takes.
+DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
 # On the host, division and powers are calls that follow IEEE 754, as they do in an array: no exception.
 _HOST = PYTHON.calling("div", "pow")
 

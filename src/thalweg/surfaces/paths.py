@@ -6,16 +6,15 @@
 What runs is the Program that every front end runs, over arrays of paths.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg import registry, surfaces
+from thalweg import notebook, registry, surfaces
 from thalweg.eager import Driver, as_traced, numpy_functions
 from thalweg.errors import UnknownHyperparameterError
 from thalweg.program.symbols import NORMS
@@ -142,14 +141,9 @@ class Path:
         """Whether a path was lost: (…)."""
         return np.asarray(self.diverged_at >= 0)
 
-    # What makes one path a picture; set by the front door, which knows who draws. Paths do not.
-    picture: ClassVar[Callable[["Path"], str] | None] = None
-
     def _repr_html_(self) -> str | None:
         """One path as a picture, in a notebook; None for many, or without matplotlib."""
-        if self.shape or Path.picture is None or find_spec("matplotlib") is None:
-            return None
-        return Path.picture(self)
+        return None if self.shape else notebook.html("path", self)
 
     def __getitem__(self, index: Any) -> "Path":
         """One of many paths, or some: `many[3]`, `many[:, 0]`."""
