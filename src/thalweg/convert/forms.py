@@ -139,7 +139,7 @@ def _psi(part: Part, psi: float | None) -> tuple[Part, str]:
 
 
 def _dampening(part: Part, wanted: float) -> tuple[Part, str]:
-    """Lr·b with b ← μb + (1−τ)g is lr·(1−τ)·b' with b' ← μb' + g, once the undamped first step is over."""
+    """lr·b with b ← μb + (1−τ)g is lr·(1−τ)·b' with b' ← μb' + g, once the undamped first step is over."""
     values = part.rule.values_at(part.t + 1)
     fresh = 1 - values["dampening"]
     if fresh == 0 or callable(part.rule.values["lr"]):

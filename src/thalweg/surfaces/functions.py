@@ -34,7 +34,7 @@ class Function(Protocol):
 
     @property
     def dimensions(self) -> int:
-        """N."""
+        """n."""
 
     @property
     def constant_hessian(self) -> Array | None:
@@ -79,7 +79,7 @@ class QuadraticForm:
 
     @property
     def dimensions(self) -> int:
-        """N."""
+        """n."""
         return self.centre.size
 
     @property
@@ -190,7 +190,7 @@ class Surface:
 
     @property
     def dimensions(self) -> int:
-        """N."""
+        """n."""
         return self.function.dimensions
 
     def value(self, x: ArrayLike) -> Array:
