@@ -9,7 +9,7 @@ import numpy as np
 
 import thalweg
 from thalweg.study.comparison import Entry
-from thalweg.study.data.arrays import Data, Part
+from thalweg.study.data.arrays import Data, Examples
 from thalweg.study.learners.models import mlp
 from thalweg.study.learners.torch import TorchTraining
 from thalweg.study.learners.torch_metrics import METRICS, cross_entropy
@@ -29,7 +29,7 @@ def load():
 
     def part(count):
         targets = rng.randint(3, size=count)
-        return Part(
+        return Examples(
             (centres[targets] + rng.normal(size=(count, 4))).astype(np.float32), targets.astype(np.int64)
         )
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from study_cases import BLOBS, Setting, changed, load, model
 from thalweg import Loaders
-from thalweg.study.data.arrays import Part
+from thalweg.study.data.arrays import Examples
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, seeds
 from thalweg.study.learners.batches import gather
@@ -388,7 +388,7 @@ def given_as(kind):
 
 def map_parts(function, data):
     return dataclasses.replace(
-        data, **{n: Part(*map(function, getattr(data, n))) for n in ("train", "validation", "test")}
+        data, **{n: Examples(*map(function, getattr(data, n))) for n in ("train", "validation", "test")}
     )
 
 
@@ -562,7 +562,7 @@ def test_keras_tasks_are_checked(change, message):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_keras_learners_are_checked():
-    high = dataclasses.replace(DATA, test=Part(DATA.test.inputs, DATA.test.targets + 5))
+    high = dataclasses.replace(DATA, test=Examples(DATA.test.inputs, DATA.test.targets + 5))
     task = Task.from_keras("high", keras_model, high, CROSS_ENTROPY)
     with pytest.raises(StudyError, match="3 outputs, so labels are 0 to 2; the test part has 5, 6, 7 too"):
         task.learner(Setting(), 0)

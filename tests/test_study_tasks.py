@@ -20,7 +20,7 @@ from study_cases import BLOBS, Setting, load, model
 from thalweg import Loaders
 from thalweg.study import tasks
 from thalweg.study.data import files, sets
-from thalweg.study.data.arrays import Part
+from thalweg.study.data.arrays import Examples
 from thalweg.study.data.files import Files
 from thalweg.study.errors import StudyError
 from thalweg.study.fingerprint.hashing import fingerprint
@@ -104,7 +104,7 @@ def test_a_metric_has_a_function():
 def high(name, value):
     targets = getattr(DATA, name).targets.copy()
     targets[3] = value
-    return dataclasses.replace(DATA, **{name: Part(getattr(DATA, name).inputs, targets)})
+    return dataclasses.replace(DATA, **{name: Examples(getattr(DATA, name).inputs, targets)})
 
 
 class Idle(nn.Module):
@@ -341,7 +341,7 @@ def helper(width):
 def test_a_version_changes_with_whatever_decides_the_outcome(monkeypatch):
     version = blobs(model=wide).version
     assert blobs(model=wide).version == version
-    other = dataclasses.replace(DATA, test=Part(DATA.test.inputs + 1e-3, DATA.test.targets))
+    other = dataclasses.replace(DATA, test=Examples(DATA.test.inputs + 1e-3, DATA.test.targets))
     assert blobs(model=wide, data=other).version != version
     assert blobs(model=wide, loss=cut_cross_entropy).version != version
     assert blobs(model=wide, metrics=["accuracy"]).version != version

@@ -159,7 +159,7 @@ def application(host: str = "127.0.0.1", workers: Workers | None = None) -> Any:
                 response = JSONResponse({"error": str(error)}, 404)
             except BusyError:
                 response = JSONResponse({"error": "the playground is busy; ask again in a moment"}, 429)
-            except _Refused as error:
+            except _RequestError as error:
                 response = JSONResponse({"error": str(error)}, error.status)
             except ClientDisconnect:
                 response = Response(status_code=400)  # which no one reads
@@ -282,7 +282,7 @@ def _is_address(name: str) -> bool:
         return False
 
 
-class _Refused(Exception):  # noqa: N818  (an answer, not a fault of ours)
+class _RequestError(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
@@ -294,12 +294,12 @@ async def _document(request: Any) -> Any:
     The kind of content is asked for because a page from elsewhere cannot send it unasked.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _Refused(415, "the body is JSON, its content-type application/json")
+        raise _RequestError(415, "the body is JSON, its content-type application/json")
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > BODY:
-            raise _Refused(413, f"a request has at most {BODY} bytes")
+            raise _RequestError(413, f"a request has at most {BODY} bytes")
     return _json(body)
 
 
@@ -312,7 +312,7 @@ def _json(body: bytes) -> Any:
     except BadRequestError:
         raise
     except (ValueError, RecursionError) as error:
-        raise _Refused(400, f"this is not JSON: {error}") from None
+        raise _RequestError(400, f"this is not JSON: {error}") from None
 
 
 @lru_cache(maxsize=1)

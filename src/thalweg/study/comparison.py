@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from thalweg.statefile import replaced
 from thalweg.study.contestant import Range
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Known, Plan
+from thalweg.study.planning.plan import Plan, Unfolded
 from thalweg.study.planning.specification import Trial
 from thalweg.study.records import Run
 from thalweg.study.running.engine import Engine
@@ -269,7 +269,7 @@ class Comparison:
             first.setdefault(trial.contestant.name, trial)
         return [trial for name, trial in first.items() if name not in proven]
 
-    def _unfold(self) -> Known:
+    def _unfold(self) -> Unfolded:
         """Follows the plan as far as the folder's results carry it, and notes that in the folder."""
         assert self.plan is not None, "called with a plan alone"
         while True:
@@ -316,7 +316,7 @@ class Comparison:
             raise StudyError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _facts(plan: Plan, known: Known, saved: float) -> dict[str, Any]:
+def _facts(plan: Plan, known: Unfolded, saved: float) -> dict[str, Any]:
     """A plan and how far it is, as JSON has it."""
     task = plan.task
     return {

@@ -15,7 +15,7 @@ Array: TypeAlias = npt.NDArray[Any]
 SPLIT = (0.8, 0.1, 0.1)  # training, validation, test
 
 
-class Part(NamedTuple):
+class Examples(NamedTuple):
     """Examples: `inputs` and `targets`, arrays or tensors whose first axis counts examples."""
 
     inputs: Any
@@ -26,9 +26,9 @@ class Part(NamedTuple):
 class Data:
     """A data set's three parts: to learn from, to choose by, and to report on."""
 
-    train: Part
-    validation: Part
-    test: Part
+    train: Examples
+    validation: Examples
+    test: Examples
 
 
 def is_sparse(array: Any) -> bool:
@@ -62,7 +62,7 @@ def dense(values: Any, what: str) -> Any:
     return array
 
 
-def examples(inputs: Any, targets: Any, what: str) -> Part:
+def examples(inputs: Any, targets: Any, what: str) -> Examples:
     """Inputs and targets of one part, as `dense` makes them.
 
     Raises:
@@ -73,7 +73,7 @@ def examples(inputs: Any, targets: Any, what: str) -> Part:
         raise StudyError(f"X of {what} has {inputs.shape[0]} examples, y has {len(targets)}")
     if not len(targets):
         raise StudyError(f"{what} is empty: every part needs examples")
-    return Part(inputs, targets)
+    return Examples(inputs, targets)
 
 
 def split(
@@ -161,7 +161,7 @@ def gather(given: Any, fractions: Sequence[float] = SPLIT, seed: int = 0) -> Dat
     if found is None:
         inputs, targets = examples(*_pair(given, "data"), "data")
         rows = split(len(targets), fractions, seed, classes(targets))
-        return Data(*(Part(inputs[some], targets[some]) for some in rows))
+        return Data(*(Examples(inputs[some], targets[some]) for some in rows))
     names = ("the training part", "the validation part", "the test part")
     pairs = zip(found, names, strict=True)
     data = Data(*(examples(*_pair(pair, name), name) for pair, name in pairs))
@@ -195,10 +195,10 @@ def standardised(data: Data, kind: str) -> Data:
     mean, scale = (0.0, _largest(inputs)) if sparse else _moments(inputs)
     middle, spread = _moments(data.train.targets) if kind == "regression" else (0, 1)
 
-    def part(given: Part) -> Part:
+    def part(given: Examples) -> Examples:
         X = given.inputs.multiply(1 / scale).tocsr() if sparse else (given.inputs - mean) / scale
         y = given.targets if kind == "classification" else (given.targets - middle) / spread
-        return Part(X.astype(np.float32), y.astype(given.targets.dtype))
+        return Examples(X.astype(np.float32), y.astype(given.targets.dtype))
 
     return Data(part(data.train), part(data.validation), part(data.test))
 

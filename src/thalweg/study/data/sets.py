@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.study.data.arrays import Array, Data, Part
+from thalweg.study.data.arrays import Array, Data, Examples
 from thalweg.study.data.files import Files
 
 
@@ -27,9 +27,9 @@ class IdxSet(Files):
         """
         images, labels = self._pair("train", folder)
         return Data(
-            train=Part(images[5000:], labels[5000:]),
-            validation=Part(images[:5000], labels[:5000]),
-            test=Part(*self._pair("t10k", folder)),
+            train=Examples(images[5000:], labels[5000:]),
+            validation=Examples(images[:5000], labels[:5000]),
+            test=Examples(*self._pair("t10k", folder)),
         )
 
     def _pair(self, part: str, folder: Path | None) -> tuple[Array, Array]:
@@ -53,7 +53,7 @@ def digits() -> Data:
     inputs, targets = (inputs / 16).astype(np.float32), targets.astype(np.int64)
     # The set is ordered by writer. RandomState: its stream is frozen for all numpy versions.
     order = np.random.RandomState(0).permutation(len(inputs))
-    return Data(*(Part(inputs[part], targets[part]) for part in np.split(order, [1077, 1437])))
+    return Data(*(Examples(inputs[part], targets[part]) for part in np.split(order, [1077, 1437])))
 
 
 MNIST = IdxSet(

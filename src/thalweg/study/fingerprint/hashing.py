@@ -69,7 +69,7 @@ def examine(parts: Mapping[str, Any], files: set[str] | None = None) -> Fingerpr
     sources: dict[str, Any] = {}
     with opened.watched() as read:
         for name, thing in parts.items():
-            reader = _Reader(sources)
+            reader = _Digester(sources)
             try:
                 reader.add(thing)
             except RecursionError:
@@ -103,7 +103,7 @@ _PLACES = {"__file__", "__name__", "__package__", "__path__", "__spec__", "__loa
 
 
 @dataclass
-class _Reader:
+class _Digester:
     """Adds things to a digest, each with its kind, so that no two different ones look alike.
 
     Attributes:
@@ -173,7 +173,7 @@ class _Reader:
 
     def _alone(self, thing: Any) -> str:
         """A member of a set, which has no place among the others."""
-        reader = _Reader(self.sources, seen=dict(self.seen), within=set(self.within))
+        reader = _Digester(self.sources, seen=dict(self.seen), within=set(self.within))
         reader.add(thing)
         return str(reader.digest.hexdigest())
 

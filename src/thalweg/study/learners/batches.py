@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from thalweg.study.data import arrays
-from thalweg.study.data.arrays import Data, Part, is_sparse, parts, split
+from thalweg.study.data.arrays import Data, Examples, is_sparse, parts, split
 from thalweg.study.errors import StudyError
 
 # How many examples are evaluated at once: bounds memory, and changes no figure.
@@ -38,7 +38,7 @@ class Loaders:
     test: Callable[[], Iterable[Batch]]
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where batches come from."""
 
     def steps(self, batch_size: int) -> int:
@@ -58,12 +58,12 @@ class Source(Protocol):
         ...
 
 
-class _Arrays:
+class _InMemory:
     """Examples held in memory, dense or sparse."""
 
     def __init__(self, data: Data) -> None:
         self.parts = {
-            name: Part(_tensor(part.inputs), _tensor(part.targets))
+            name: Examples(_tensor(part.inputs), _tensor(part.targets))
             for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))
         }
 
@@ -149,11 +149,11 @@ class _Loaded:
         return self.loaders.train(seed)
 
 
-def of(data: Data | Loaders, own: int) -> Source:
+def of(data: Data | Loaders, own: int) -> BatchSource:
     """The batches of a task's data; `own` is the batch size of loaders that decide for themselves."""
     if isinstance(data, Loaders):
         return _Loaded(data, own)
-    return _Arrays(data) if isinstance(data.train, Part) else _Sets(data)
+    return _InMemory(data) if isinstance(data.train, Examples) else _Sets(data)
 
 
 def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:

@@ -68,11 +68,11 @@ def _metric(metric: str | Metric) -> Metric:
         names = ["accuracy", *(name for name in dir(keras.metrics) if name.islower() and name[0] != "_")]
         raise StudyError(f"Keras has no metric {metric!r}, {OF_ONES_OWN}; {nearest(str(metric), names)}")
     higher = any(word in metric.lower() for word in (*_HIGHER, "acc"))
-    return Metric(metric, _Named(metric), "higher" if higher else "lower")
+    return Metric(metric, _KerasMetric(metric), "higher" if higher else "lower")
 
 
 @dataclass(frozen=True)
-class _Named:
+class _KerasMetric:
     """What Keras has by a name, which for "accuracy" depends on the model's loss."""
 
     name: str
@@ -83,14 +83,14 @@ class _Named:
 
 def _whole(metric: Metric) -> bool:
     """Whether it is a function of all outputs at once; Keras's own metrics keep what they need of them."""
-    kinds = (_Named, type, str, keras.metrics.Metric)
+    kinds = (_KerasMetric, type, str, keras.metrics.Metric)
     return not metric.mean and not isinstance(metric.function, kinds)
 
 
 def _made(metric: Metric) -> Any:
     """A metric for `model.compile`, fresh, that reports under its own name."""
     given: Any = metric.function
-    given = given() if isinstance(given, _Named) else given
+    given = given() if isinstance(given, _KerasMetric) else given
     if isinstance(given, type):
         given = given()
     if isinstance(given, str):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thalweg.study.data.arrays import Data
 from thalweg.study.errors import StudyError
 from thalweg.study.learners import Diverged, Figures, Streams, batches, seeds
-from thalweg.study.learners.batches import Batch, Loaders, Source
+from thalweg.study.learners.batches import Batch, BatchSource, Loaders
 from thalweg.study.learners.torch_metrics import (
     Figure,
     Function,
@@ -41,7 +41,7 @@ class TorchTraining:
     Attributes:
         key: names model and data; the data is kept in the process for the next learner of the same key.
         model: makes a model with fresh weights from torch's global generator, which is seeded for it.
-        data: what to learn from, or what makes it; parts are `Part`s or torch Datasets.
+        data: what to learn from, or what makes it; parts are `Examples` or torch Datasets.
         loss: `(outputs, targets) -> scalar`, a mean over the batch.
         figures: what else is measured.
         batch_size: the one that loaders have where theirs is fixed.
@@ -75,7 +75,7 @@ class TorchTraining:
 
 
 # The source of the last learner, for the next one.
-_ready: tuple[str, Source] | None = None
+_ready: tuple[str, BatchSource] | None = None
 
 
 class TorchLearner:
@@ -86,7 +86,7 @@ class TorchLearner:
         training: TorchTraining,
         model: nn.Module,
         setting: Setting,
-        source: Source,
+        source: BatchSource,
         streams: Streams,
         order: int,
     ) -> None:
@@ -210,7 +210,7 @@ class TorchLearner:
         }
 
 
-def _check(training: TorchTraining, model: Any, source: Source, batch_size: int) -> None:
+def _check(training: TorchTraining, model: Any, source: BatchSource, batch_size: int) -> None:
     """One batch tried, and all targets looked at, before any time is spent.
 
     Raises:
@@ -251,7 +251,7 @@ def _check(training: TorchTraining, model: Any, source: Source, batch_size: int)
             )
 
 
-def _check_labels(loss: Function, outputs: Any, targets: Any, source: Source) -> None:
+def _check_labels(loss: Function, outputs: Any, targets: Any, source: BatchSource) -> None:
     """Class numbers that the model has no output for."""
     if loss not in (cross_entropy, cut_cross_entropy):
         return

@@ -47,7 +47,7 @@ RUNG, KEPT = 0.25, 1 / 3
 
 
 @dataclass(frozen=True)
-class Known:
+class Unfolded:
     """How far a plan has unfolded.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
         """What to run next, given each finished trial's run by its id; nothing where all is done."""
         return list(self.unfold(results).missing)
 
-    def unfold(self, results: Mapping[str, Run]) -> Known:
+    def unfold(self, results: Mapping[str, Run]) -> Unfolded:
         """How far the results so far carry the plan."""
         trials: list[Trial] = []
         winners: dict[str, Point | None] = {}
@@ -109,7 +109,7 @@ class Plan:
                 if math.isfinite(best[1]):
                     trials += self._trials(contestant, best[0], "final")
         missing = {trial.id: trial for trial in trials if trial.id not in results}
-        return Known(tuple(trials), tuple(sorted(missing.values(), key=_turn)), winners)
+        return Unfolded(tuple(trials), tuple(sorted(missing.values(), key=_turn)), winners)
 
     @property
     def total(self) -> int:

@@ -14,7 +14,7 @@ from thalweg.study.errors import StudyError
 from thalweg.study.reporting import rules_of_thumb as thumb
 from thalweg.study.reporting import wording
 from thalweg.study.reporting.rules_of_thumb import FEATURES
-from thalweg.study.statistics.findings import TOLERANCE, Findings, Setting, Summary
+from thalweg.study.statistics.findings import TOLERANCE, Findings, Outcome, Summary
 from thalweg.study.statistics.resampling import verdict
 
 __all__ = ["FEATURES", "Advice", "Sentence", "advise", "rules_of_thumb"]
@@ -305,7 +305,7 @@ def _usual(findings: Findings, default: str | None) -> Summary | None:
     return min(some, key=lambda s: _median(s.default), default=None)
 
 
-def _median(setting: Setting | None) -> float:
+def _median(setting: Outcome | None) -> float:
     return float(np.median(setting.losses("test_loss"))) if setting else math.inf
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from thalweg.palette import DARK, DASHES, LIGHT, ORDERED_DARK, ORDERED_LIGHT, STROKES
 from thalweg.study.reporting.wording import number
 from thalweg.study.statistics import findings as statistics
-from thalweg.study.statistics.findings import TOLERANCE, Curve, Findings, Setting, Summary
+from thalweg.study.statistics.findings import TOLERANCE, Curve, Findings, Outcome, Summary
 from thalweg.study.statistics.resampling import FloatArray
 
 # A loss so many times the lowest is cut off: what happens there matters to nobody.
@@ -345,7 +345,7 @@ def _chosen(summary: Summary) -> tuple[float, float] | None:
     return None
 
 
-def _middle(setting: Setting) -> float:
+def _middle(setting: Outcome) -> float:
     return float(np.median(setting.losses("val_loss")))
 
 

@@ -17,7 +17,7 @@ from thalweg.study.errors import StudyError
 from thalweg.study.planning.budget import counted
 from thalweg.study.reporting import advice, charts, figures, interactive, tables, wording
 from thalweg.study.reporting.charts import Chart, Look
-from thalweg.study.reporting.tables import Table
+from thalweg.study.reporting.tables import ResultsTable
 from thalweg.study.statistics.findings import Findings
 
 # So many optimizers are shown at first; more are a click away.
@@ -39,7 +39,7 @@ class Section:
 
     label: str
     findings: Findings
-    table: Table
+    table: ResultsTable
     charts: tuple[Chart, ...]
 
     @property
@@ -88,7 +88,7 @@ class Report:
 
     sections: tuple[Section, ...]
     looks: Mapping[str, Look]
-    overview: Table | None
+    overview: ResultsTable | None
     charts: tuple[Chart, ...]
     remarks: tuple[str, ...]
 
@@ -350,7 +350,7 @@ def _markdown(report: Report) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _grid(table: Table) -> str:
+def _grid(table: ResultsTable) -> str:
     """A table in Markdown."""
     lines = [("", "optimizer", *table.columns), ("---",) * (len(table.columns) + 2)]
     for row in table.rows:

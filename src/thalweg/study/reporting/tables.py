@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from thalweg.study.reporting import wording
-from thalweg.study.statistics.findings import Findings, Setting, Summary
+from thalweg.study.statistics.findings import Findings, Outcome, Summary
 from thalweg.study.statistics.resampling import Interval
 
 # Verdicts as they stand in tables: a sign for each, for colours alone are not seen by all.
@@ -23,7 +23,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultsRow:
     """A contestant: its verdict, and a cell for each column."""
 
     name: str
@@ -34,14 +34,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultsTable:
     """A table; its first column are the rows' names."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ResultsRow, ...]
 
 
-def of(findings: Findings) -> Table:
+def of(findings: Findings) -> ResultsTable:
     """A study's table: its contestants by rank, and what is known of each."""
     columns: dict[str, Callable[[Summary], Cell]] = {
         "default lr": lambda s: Cell(f"{s.facts['defaults']['lr']:g}"),
@@ -55,10 +55,10 @@ def of(findings: Findings) -> Table:
         "steps to target": partial(_to_target, findings),
         "runs failed": _failures,
     }
-    return Table(
+    return ResultsTable(
         tuple(columns),
         tuple(
-            Row(
+            ResultsRow(
                 s.name,
                 MARKS[findings.verdicts[s.name]] if len(findings.summaries) > 1 else "",
                 _origin(s),
@@ -70,13 +70,13 @@ def of(findings: Findings) -> Table:
     )
 
 
-def overview(findings: Sequence[Findings], labels: Sequence[str]) -> Table:
+def overview(findings: Sequence[Findings], labels: Sequence[str]) -> ResultsTable:
     """A row for each contestant, a column for each study."""
     by_name = [{s.name: s for s in one.summaries} for one in findings]
     names = list(dict.fromkeys(name for several in by_name for name in several))
     columns = [f"{label}: {_said(one.figure)}" for label, one in zip(labels, findings, strict=True)]
 
-    def row(name: str) -> Row:
+    def row(name: str) -> ResultsRow:
         cells = []
         for one, several in zip(findings, by_name, strict=True):
             found = several.get(name)
@@ -84,7 +84,7 @@ def overview(findings: Sequence[Findings], labels: Sequence[str]) -> Table:
             mark = MARKS[one.verdicts[name]] if found else ""
             cells.append(cell._replace(text=f"{cell.text} {mark}".strip()))
         best = sum(name in {s.name for s in one.tied} for one in findings)
-        return Row(
+        return ResultsRow(
             name, "", f"best or tied in {best} of {len(findings)}", best == len(findings), tuple(cells)
         )
 
@@ -92,14 +92,14 @@ def overview(findings: Sequence[Findings], labels: Sequence[str]) -> Table:
         places = [list(several).index(name) if name in several else len(names) for several in by_name]
         return -sum(name in {s.name for s in one.tied} for one in findings), sum(places)
 
-    return Table(tuple(columns), tuple(map(row, sorted(names, key=rank))))
+    return ResultsTable(tuple(columns), tuple(map(row, sorted(names, key=rank))))
 
 
 def _measured(figure: str) -> Callable[[Summary], Cell]:
     return lambda summary: _figure(summary.best, figure)
 
 
-def _figure(setting: Setting | None, figure: str) -> Cell:
+def _figure(setting: Outcome | None, figure: str) -> Cell:
     """A median and its interval; on asking, each seed's value."""
     found = setting.median(figure) if setting else None
     seeds = [wording.number(v) for v in setting.figures(figure)] if setting and found else []

@@ -20,7 +20,7 @@ from rich.text import Text
 from thalweg.study.comparison import Comparison
 from thalweg.study.records import Run
 from thalweg.study.reporting import wording
-from thalweg.study.statistics.findings import Findings, Setting, find
+from thalweg.study.statistics.findings import Findings, Outcome, find
 from thalweg.study.statistics.resampling import Interval
 
 # Columns of the narrowest terminal that people have.
@@ -256,7 +256,7 @@ def _cell(figure: Interval | None, whole: bool) -> Text | str:
     return Text.assemble(estimate, (f"\n{rest.rstrip(')')}" if rest else "", "dim"))
 
 
-def _estimate(setting: Setting | None) -> float:
+def _estimate(setting: Outcome | None) -> float:
     found = setting.median("val_loss") if setting else None
     return found.estimate if found else math.inf
 

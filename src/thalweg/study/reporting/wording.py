@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from thalweg.study.statistics.findings import Findings, Setting, Summary
+from thalweg.study.statistics.findings import Findings, Outcome, Summary
 from thalweg.study.statistics.resampling import Interval
 
 # What became of runs that did not go through.
@@ -130,14 +130,14 @@ def names(summaries: Sequence[Summary]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def _with(setting: Setting) -> str:
+def _with(setting: Outcome) -> str:
     """A setting by what was chosen; at least its learning rate."""
     chosen = {"lr": setting.lr} | {k: v for k, v in setting.chosen.items() if k != "lr"}
     further = [f"{key} {value:g}" for key, value in chosen.items() if key != "lr"]
     return ", ".join([f"at learning rate {setting.lr:g}", *further])
 
 
-def _figures(findings: Findings, setting: Setting) -> str:
+def _figures(findings: Findings, setting: Outcome) -> str:
     part = "validation" if findings.figure == "val_loss" else "test"
     prefix = "val_" if part == "validation" else "test_"
     return ", ".join(f"{part} {m} {interval(setting.median(prefix + m))}" for m in findings.measures)

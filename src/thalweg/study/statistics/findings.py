@@ -46,7 +46,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Outcome:
     """A contestant at one point: its runs, in the order of the seeds.
 
     Attributes:
@@ -60,7 +60,7 @@ class Setting:
     runs: tuple[Run, ...]
     seeds: tuple[int, ...]
 
-    def at(self, seeds: Sequence[int]) -> Setting:
+    def at(self, seeds: Sequence[int]) -> Outcome:
         """The same with the runs from these seeds alone, in their order."""
         by_seed = dict(zip(self.seeds, self.runs, strict=True))
         return replace(self, runs=tuple(by_seed[seed] for seed in seeds), seeds=tuple(seeds))
@@ -125,7 +125,7 @@ class Setting:
         failed = [not run.finished for run in self.runs]
         return np.where(failed, math.inf, resampling.to_target(curves, costs, target))
 
-    def times(self, other: Setting) -> Interval | None:
+    def times(self, other: Outcome) -> Interval | None:
         """How many times the other's test loss this one's is, by seed.
 
         None where runs are missing or failed, or a loss is not positive.
@@ -162,10 +162,10 @@ class Summary:
     """
 
     facts: Mapping[str, Any]
-    search: tuple[Setting, ...]
-    stopped: tuple[Setting, ...]
-    final: Setting | None
-    default: Setting | None
+    search: tuple[Outcome, ...]
+    stopped: tuple[Outcome, ...]
+    final: Outcome | None
+    default: Outcome | None
 
     @property
     def name(self) -> str:
@@ -178,7 +178,7 @@ class Summary:
         return bool(self.search)
 
     @property
-    def best(self) -> Setting | None:
+    def best(self) -> Outcome | None:
         """The final setting, or, while there is none, the best of the search so far."""
         if self.final or not self.search:
             return self.final
@@ -201,7 +201,7 @@ class Summary:
         return len(self.runs) - self.count("finished") - self.count("stopped")
 
     @property
-    def sweep(self) -> tuple[Setting, ...]:
+    def sweep(self) -> tuple[Outcome, ...]:
         """Settings that differ in their learning rate alone, by rate: those of the search's first part.
 
         While some of their runs are missing, at the seeds that all of them have.
@@ -260,7 +260,7 @@ class Findings:
 
     study: Comparison
     summaries: tuple[Summary, ...]
-    bests: tuple[Setting | None, ...]
+    bests: tuple[Outcome | None, ...]
     figure: str
     standings: Standings | None
     relative: bool = False
@@ -285,7 +285,7 @@ class Findings:
         """How many seeds the contestants are compared at."""
         return len(self.bests[0].runs) if self.leader and self.bests[0] else 0
 
-    def best(self, summary: Summary) -> Setting | None:
+    def best(self, summary: Summary) -> Outcome | None:
         """A contestant's, of `bests`."""
         return self.bests[self.summaries.index(summary)]
 
@@ -368,7 +368,7 @@ def find(study: Comparison) -> Findings:
     return Findings(study, tuple(order), tuple(bests[s.name] for s in order), figure, standings, relative)
 
 
-def _shared(settings: Sequence[Setting]) -> list[int]:
+def _shared(settings: Sequence[Outcome]) -> list[int]:
     """The seeds that all of them have run from."""
     return sorted(set.intersection(*(set(s.seeds) for s in settings))) if settings else []
 
@@ -419,9 +419,9 @@ def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
             )
             point[1][entry.seed] = study.runs[entry.id]
 
-    def settings(stage: str) -> tuple[Setting, ...]:
+    def settings(stage: str) -> tuple[Outcome, ...]:
         return tuple(
-            Setting({**facts["defaults"], **chosen}, chosen, tuple(runs.values()), tuple(runs))
+            Outcome({**facts["defaults"], **chosen}, chosen, tuple(runs.values()), tuple(runs))
             for chosen, runs in stages.get(stage, {}).values()
         )
 
@@ -432,7 +432,7 @@ def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
     return Summary(facts, search, stopped, final, default)
 
 
-def _values(best: Setting | None, figure: str, seeds: int) -> FloatArray:
+def _values(best: Outcome | None, figure: str, seeds: int) -> FloatArray:
     """A loss from each of so many seeds; all infinite for who has no setting that went through."""
     return best.losses(figure) if best else np.full(seeds, math.inf)
 

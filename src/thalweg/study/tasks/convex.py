@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import Argument
-from thalweg.study.data.arrays import Array, Data, Part
+from thalweg.study.data.arrays import Array, Data, Examples
 from thalweg.study.errors import StudyError
 from thalweg.study.learners.metrics import LOSS, Measure
 from thalweg.study.learners.torch import TorchTraining
@@ -73,8 +73,8 @@ def mean_output(outputs: Tensor, targets: Tensor) -> Tensor:
 def _noise(dimensions: int, noise: float) -> Data:
     slopes = noise * np.random.RandomState(1).normal(size=(100, dimensions))
     slopes -= slopes.mean(axis=0)
-    none = Part(np.zeros((1, dimensions), np.float32), np.zeros(1, np.float32))
-    return Data(Part(slopes.astype(np.float32), np.zeros(100, np.float32)), none, none)
+    none = Examples(np.zeros((1, dimensions), np.float32), np.zeros(1, np.float32))
+    return Data(Examples(slopes.astype(np.float32), np.zeros(100, np.float32)), none, none)
 
 
 def logistic(folder: Path | None = None) -> Task:
@@ -127,7 +127,7 @@ def _measurements() -> Data:
     train, *others = np.split(order, [369, 469])
     mean, deviation = inputs[train].mean(axis=0), inputs[train].std(axis=0)
     inputs = ((inputs - mean) / deviation).astype(np.float32)
-    return Data(*(Part(inputs[rows], targets[rows].astype(np.float32)) for rows in (train, *others)))
+    return Data(*(Examples(inputs[rows], targets[rows].astype(np.float32)) for rows in (train, *others)))
 
 
 def lowest(inputs: Array, targets: Array) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thalweg.errors import Argument
 from thalweg.study.data import sets
-from thalweg.study.data.arrays import Data, Part
+from thalweg.study.data.arrays import Data, Examples
 from thalweg.study.data.sets import IdxSet
 from thalweg.study.errors import StudyError
 from thalweg.study.learners.metrics import LOSS, Measure
@@ -86,4 +86,4 @@ SQUARES = Figure(Measure("squared_error", lower_is_better=True), picture_squares
 
 def _themselves(files: IdxSet, folder: Path | None) -> Data:
     found = files.load(folder)
-    return Data(*(Part(part.inputs, part.inputs) for part in (found.train, found.validation, found.test)))
+    return Data(*(Examples(part.inputs, part.inputs) for part in (found.train, found.validation, found.test)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from thalweg.study.data import files, sets
-from thalweg.study.data.arrays import Array, Data, Part
+from thalweg.study.data.arrays import Array, Data, Examples
 from thalweg.study.data.sets import IMDB, SHAKESPEARE
 from thalweg.study.learners.metrics import LOSS
 from thalweg.study.learners.models import mlp
@@ -92,14 +92,14 @@ def _sequences(folder: Path | None, words: int, length: int) -> Data:
     """Each review's last words by number, after filling; as `keras.datasets.imdb` numbers them."""
     found = reviews(folder)
 
-    def part(name: str) -> Part:
+    def part(name: str) -> Examples:
         flat, ends = found[f"words_{name}"].astype(np.int32) + _FIRST, found[f"ends_{name}"]
         flat[flat >= words] = _UNKNOWN
         inputs = np.full((len(ends), length), _FILL, np.int32)
         for row, review in zip(inputs, np.split(flat, ends[:-1]), strict=True):
             last = np.concatenate([[_START], review])[-length:]
             row[length - len(last) :] = last
-        return Part(inputs, _labels(found, name))
+        return Examples(inputs, _labels(found, name))
 
     return _held_out(part("train"), part("test"))
 
@@ -110,7 +110,7 @@ def _bags(folder: Path | None, words: int) -> Data:
 
     found = reviews(folder)
 
-    def part(name: str) -> Part:
+    def part(name: str) -> Examples:
         flat, ends = found[f"words_{name}"], found[f"ends_{name}"]
         review = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         known = flat < words
@@ -118,7 +118,7 @@ def _bags(folder: Path | None, words: int) -> Data:
         bags = csr_array(entries, shape=(len(ends), words))
         bags.sum_duplicates()
         bags.data[:] = 1
-        return Part(bags, _labels(found, name))
+        return Examples(bags, _labels(found, name))
 
     return _held_out(part("train"), part("test"))
 
@@ -127,11 +127,11 @@ def _labels(found: dict[str, Array], name: str) -> Array:
     return found[f"labels_{name}"].astype(np.float32)[:, None]
 
 
-def _held_out(train: Part, test: Part) -> Data:
+def _held_out(train: Examples, test: Examples) -> Data:
     """A fifth of the training reviews to validate with: they are ordered by opinion, so drawn."""
     order = np.random.RandomState(0).permutation(len(train.targets))
     ours, held = np.split(order, [len(order) * 4 // 5])
-    first, second = (Part(train.inputs[rows], train.targets[rows]) for rows in (ours, held))
+    first, second = (Examples(train.inputs[rows], train.targets[rows]) for rows in (ours, held))
     return Data(first, second, test)
 
 
@@ -167,9 +167,9 @@ def _windows(folder: Path | None) -> Data:
     return Data(*map(_window, parts))
 
 
-def _window(numbers: Array) -> Part:
+def _window(numbers: Array) -> Examples:
     count = (len(numbers) - 1) // LENGTH
-    return Part(
+    return Examples(
         numbers[: count * LENGTH].reshape(count, LENGTH),
         numbers[1 : count * LENGTH + 1].reshape(count, LENGTH),
     )
