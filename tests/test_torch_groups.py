@@ -223,7 +223,7 @@ def test_a_setting_that_is_no_number_is_named(value: Any) -> None:
     optimizer = thalweg.torch.Adam([p])
     optimizer.step()
     optimizer.param_groups[0]["lr"] = value
-    with pytest.raises(TypeError, match="a setting that is one number is "):
+    with pytest.raises(TypeError, match=r"is (one|a) number"):
         optimizer.step()
 
 

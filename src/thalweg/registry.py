@@ -150,6 +150,12 @@ def name_of(kind: type[Rule] | type[Treatment]) -> str:
     return named or standard_name(kind) or _place(kind)
 
 
+def class_name(kind: type[Rule]) -> str:
+    """What front ends call a rule's optimizer: as its class, unless it is registered otherwise."""
+    name = name_of(kind)
+    return kind.__name__ if name == kind.__name__.lower() or ":" in name else name
+
+
 def standard_name(kind: type) -> str:
     """The name under which dialects, spellings and guides know a rule or a treatment; "" for one's own."""
     return kind.__name__ if _standard.get(kind.__name__) is kind else ""

@@ -31,6 +31,7 @@ from thalweg.convert.parts import (
 )
 from thalweg.dialects import DIALECTS
 from thalweg.errors import Argument
+from thalweg.dialects.torch import TORCH
 from thalweg.program.tracing import trace
 from thalweg.registry import find, standard_name
 from thalweg.rule import Rule
@@ -41,6 +42,7 @@ from thalweg.statefile import apart
 from thalweg.torch.base import BaseOptimizer
 from thalweg.torch.groups import SCHEDULER_KEYS
 from thalweg.torch.loading import known
+from thalweg.torch.optimizers import Named
 from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
 
 Settings = dict[str, Any]
@@ -191,7 +193,7 @@ def _meaning(
     slots = all_slots & known_slots
     own = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
     wanted = None if own is None else _class_name(own)
-    found: dict[type[BaseOptimizer], tuple[int, Rule]] = {}
+    found: dict[type[Named], tuple[int, Rule]] = {}
     for kind in _kinds():
         means = kind.__name__
         if given not in (None, means) or wanted not in (None, means):
@@ -204,7 +206,7 @@ def _meaning(
             or wanted
             or ("foreach" in defaults and {*defaults} <= {*settings, "decoupled_weight_decay"})
         )
-        if lacking or not (sure or (not more and all_slots == slots)):
+        if lacking or not (sure or (not more and all_slots == slots)) or not kind.spelling.fits(settings):
             continue
         meant = _rule_of(kind, {**defaults, **settings})
         mine = {kind.slot_names.get(s, s) for s in (*trace(meant).slots, *trace(meant).scalar_slots)}
@@ -227,8 +229,8 @@ def _meaning(
     return kind, meant
 
 
-def _kinds() -> list[type[BaseOptimizer]]:
-    return [getattr(thalweg.torch, name) for name in thalweg.torch.__all__ if name != "Optimizer"]
+def _kinds() -> list[type[Named]]:
+    return [getattr(thalweg.torch, name) for name in dict.fromkeys(one.name for one in TORCH.spellings)]
 
 
 def _defaults(kind: Any) -> Settings:

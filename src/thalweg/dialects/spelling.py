@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -130,6 +130,11 @@ class Spelling:
         """Whether the settings choose this rule among those of its name."""
         return all(_fits(wanted, settings[name]) for name, wanted in self.choice.items())
 
+    def fits(self, settings: Settings) -> bool:
+        """Whether each tuple among the settings is as long as it is for this rule."""
+        several = {k: m for k, m in self.arguments.items() if isinstance(m, tuple) and k in settings}
+        return all(len(settings[k]) == len(m) for k, m in several.items())
+
     def values_of(self, settings: Settings) -> dict[str, Any]:
         """The rule's fields, from those of its arguments that are among the settings.
 
@@ -227,6 +232,27 @@ class Framework:
         """What the option `weight_decay` is for a rule that has no field of this name."""
         one = self.known.get(rule)
         return DecoupledDecay if one and {**one.defaults, **one.fixed}.get(DECOUPLED) else self.decay
+
+    @cached_property
+    def fields(self) -> dict[str, Meant]:
+        """What each argument that some rule has in this framework sets; the words of all rules win."""
+        of_rules = {argument: meant for one in self.spellings for argument, meant in one.words.items()}
+        return {**of_rules, **self.words}
+
+    def arguments_for(self, rule: type[Rule], names: Iterable[str]) -> dict[str, str]:
+        """The argument that alone sets each of these fields of a rule; a field without one keeps its name."""
+        one = self.known.get(rule)
+        found: dict[str, str] = {}
+        for argument, meant in [*self.words.items(), *(one.arguments.items() if one else ())]:
+            if isinstance(meant, str):
+                found.setdefault(meant, argument)
+        return {name: found.get(name, name) for name in names}
+
+    def slots_for(self, rule: type[Rule], slots: Iterable[str]) -> dict[str, str]:
+        """The name of each of these slots of a rule; one that is not kept as it is keeps its own."""
+        groups = self.known[rule].slots if rule in self.known else ()
+        words = {s: name for group in groups for s, name in group.items() if not name.startswith("-")}
+        return {slot: words.get(slot, slot) for slot in slots}
 
     def written(self, rule: type[Rule], name: str = "") -> Spelling:
         """A rule under its own name: its fields are the arguments, in the framework's words.

@@ -1,13 +1,13 @@
 """Saving a `state_dict`, and loading torch.optim's or our own: checked whole before anything changes."""
 
 import copy
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg.dialects.torch import TORCH
 from thalweg.hyperparameters import HYPERPARAMETERS
 from thalweg.kernels.tensors import has_memory, is_dense
 from thalweg.program.tracing import trace
@@ -244,13 +244,10 @@ def number_dtype() -> torch.dtype:
 
 def known() -> tuple[set[str], set[str]]:
     """The slots that any optimizer has in its state, and the settings in its parameter groups."""
-    from thalweg.torch import optimizers  # which imports this module
-
-    kinds = [kind for kind in vars(optimizers).values() if hasattr(kind, "slot_names")]
-    slots = {name for kind in kinds for name in kind.slot_names.values()}
+    slots = {name for one in TORCH.spellings for group in one.slots for slot, name in group.items() if slot}
     slots |= {slot for name in rules() for slot in find(name)._slots}
-    settings = {name for kind in kinds for name in inspect.signature(kind).parameters}
-    return slots, settings | {*HYPERPARAMETERS}
+    settings = {name for one in TORCH.spellings for name in one.signature.parameters}
+    return slots, settings | {*HYPERPARAMETERS, "dialect"}
 
 
 def _own(value: Any, p: Tensor) -> Any:
