@@ -19,37 +19,14 @@ except ModuleNotFoundError as error:
         raise  # Keras is there, its back end is not: Keras says which
     raise ImportError("thalweg.keras needs Keras 3: pip install 'thalweg[keras]'") from error
 
+from thalweg.dialects.keras import KERAS
 from thalweg.errors import UnknownRuleError, no_attribute
-from thalweg.keras.named import (
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Lion,
-    Nadam,
-    Named,
-    Optimizer,
-    RMSprop,
-    class_of,
-)
+from thalweg.keras.optimizers import Named, Optimizer, class_of
 from thalweg.registry import find, rules
 from thalweg.rule import Rule
 
-__all__ = [
-    "SGD",
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Lion",
-    "Nadam",
-    "Optimizer",
-    "RMSprop",
-    "get",
-]
+__all__ = ["Optimizer", "get"]
+__all__ += dict.fromkeys(one.name for one in KERAS.spellings)
 
 for _name in rules():
     class_of(find(_name))  # from here on Keras knows it by the string "thalweg>Class"

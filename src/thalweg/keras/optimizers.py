@@ -1,4 +1,4 @@
-"""The optimizers of `keras.optimizers`, in its own spelling, and every other rule under its own name.
+"""Optimizers by the names and signatures of `keras.optimizers`, and every other rule under its own.
 
 A constructor takes what Keras's takes, with Keras's defaults; the keywords of older Keras (`lr`,
 `decay`, `schedule_decay`); and `dialect`: whose arithmetic, and whose default for every setting that is
@@ -6,22 +6,22 @@ not given. In the dialect of torch, weight decay is a penalty in the loss, as it
 """
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 from keras.src.utils.naming import to_snake_case
 
-from thalweg.dialects import DIALECTS
+from thalweg.dialects import DIALECTS, FRAMEWORKS, Spelling, spoken
+from thalweg.dialects.keras import KERAS
 from thalweg.errors import UnknownDialectError, UnknownHyperparameterError, no_rule
 from thalweg.keras.base import OPTIONS, ArrayOptimizer
 from thalweg.keras.config import rule_from_config, rule_to_config, value_from_config, value_to_config
 from thalweg.keras.loading import know
-from thalweg.registry import name_of, rules, standard_name
+from thalweg.registry import class_name, get
 from thalweg.rule import Rule
 from thalweg.schedules import TimeDecay
-from thalweg.treatments import L2, DecoupledDecay
+from thalweg.treatments import DecoupledDecay
 
 if keras.backend.backend() == "torch":
     from thalweg.keras.fused import FusedOptimizer as BackendOptimizer
@@ -30,10 +30,8 @@ else:
 
 Settings = Mapping[str, Any]
 
-# Keras's words for a rule's fields, where they differ.
-_FIELDS = {"learning_rate": "lr", "initial_accumulator_value": "initial_accumulator"}
-# The rules whose weight decay is beside the step in torch's own spelling too.
-_DECOUPLED = ("AdamW", "AdaBelief")
+# Keywords that older Keras has besides, by class.
+_OLDER: dict[str, dict[str, Any]] = {"Nadam": {"schedule_decay": None}}
 
 
 def registered(kind: type["BackendOptimizer"]) -> type["BackendOptimizer"]:
@@ -110,46 +108,22 @@ class Optimizer(BackendOptimizer):
 
 
 class Named(BackendOptimizer):
-    """A rule under its own name, with Keras's options: `thalweg.keras.RAdam(1e-3, clipnorm=1.0)`.
+    """A rule by the name that Keras has for it, or by its own, with Keras's options.
+
+    `thalweg.keras.RAdam(1e-3, clipnorm=1.0)`. `schedule_decay` of an older Keras's Nadam says how fast the
+    momentum warms up; it was 0.004 there, and is 1 now.
 
     Attributes:
-        kind: the rule.
+        spelling: what the constructor takes, and what it means.
+        choices: all that its settings may mean.
         parameters: what the constructor takes, with the defaults of the dialect of Keras.
         own: names of the parameters that are not options of every optimizer.
     """
 
-    kind: ClassVar[type[Rule]]
+    spelling: ClassVar[Spelling]
+    choices: ClassVar[list[Spelling]]
     parameters: ClassVar[Mapping[str, Any]]
     own: ClassVar[Sequence[str]]
-
-    def __init_subclass__(cls, twin: Any = None, **more: Any) -> None:
-        """Take the signature from Keras's optimizer, or from the rule's fields."""
-        super().__init_subclass__()
-        if "kind" not in vars(cls):
-            return  # someone's own optimizer, derived from one of ours
-        if twin is None:
-            own = [f.name for f in fields(cls.kind) if f.name not in ("lr", *OPTIONS)]
-            cls.parameters = {"learning_rate": None, **dict.fromkeys(own), **OPTIONS}
-            cls.parameters = {**cls.parameters, **_spoken(cls.kind, "keras", cls.parameters)}
-        else:
-            signature = inspect.signature(twin.__init__).parameters.values()
-            cls.parameters = {p.name: p.default for p in signature if p.name not in ("self", "kwargs")}
-        cls.parameters = {**cls.parameters, **more, "dialect": "keras"}
-        cls.own = [p for p in cls.parameters if p not in ("learning_rate", "dialect", *OPTIONS)]
-        last = (*more, "dialect")
-        kinds = dict.fromkeys(last, inspect.Parameter.KEYWORD_ONLY)
-        cls.__signature__ = inspect.Signature(
-            [
-                inspect.Parameter(p, kinds.get(p, inspect.Parameter.POSITIONAL_OR_KEYWORD), default=default)
-                for p, default in cls.parameters.items()
-            ]
-        )
-        for name in cls.own:
-            setattr(cls, name, _setting(name))
-        layout = tuple(tuple(group) for group in cls.layout) or (tuple(cls.kind._slots),)
-        know(to_snake_case(cls.__name__), layout)
-        registered(cls)
-
     __signature__: ClassVar[inspect.Signature]
 
     def __init__(self, *args: Any, **given: Any) -> None:
@@ -173,8 +147,8 @@ class Named(BackendOptimizer):
         options = {name: settings.pop(name) for name in OPTIONS}
         if options["weight_decay"] is None and self.parameters["weight_decay"] is not None:
             raise ValueError(f"{type(self).__name__}: weight_decay is a number, got None")
-        decoupled = dialect != "torch" or standard_name(self.kind) in _DECOUPLED
-        super().__init__(self.rule_of(settings), rate, DecoupledDecay if decoupled else L2, **options)
+        theirs = FRAMEWORKS[dialect].decay_of(self.spelling.rule) if dialect in FRAMEWORKS else None
+        super().__init__(self.rule_of(settings), rate, theirs or DecoupledDecay, **options)
         self._own.named = settings
 
     def _in_new_words(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -192,16 +166,19 @@ class Named(BackendOptimizer):
     @classmethod
     def _defaults(cls, dialect: str) -> dict[str, Any]:
         """What a dialect means by a parameter that is not given; for its own, Keras says so itself."""
-        return {} if dialect == "keras" else _spoken(cls.kind, dialect, cls.parameters)
+        if dialect == "keras":
+            return {}
+        rule = get(cls.spelling.rule, dialect=dialect)
+        decay = {"weight_decay": rule.values["weight_decay"]} if "weight_decay" in rule.values else {}
+        return {**decay, **cls.spelling.settings_for(rule)}
 
     def rule_of(self, settings: Settings) -> Rule:
-        """The rule that the settings mean."""
-        return self._rule(self.kind, settings, {name: settings[name] for name in self.own})
-
-    def _rule(self, kind: type[Rule], settings: Settings, values: Settings) -> Rule:
-        """A rule in the settings' dialect, with these values."""
-        spoken = DIALECTS[settings["dialect"]].get(standard_name(kind), {})
-        return kind(**{**spoken, **{_FIELDS.get(name, name): value for name, value in values.items()}})
+        """The rule that the settings mean, in their dialect."""
+        one = next(one for one in self.choices if one.is_chosen(settings))
+        values = one.values_of({name: settings[name] for name in self.own})
+        if settings.get("schedule_decay") is not None:
+            values["psi"] = settings["schedule_decay"]
+        return one.rule(**{**spoken(settings["dialect"], one.rule), **values})
 
     def get_config(self) -> dict[str, Any]:
         """All settings, as Keras's optimizer of that name gives them; `dialect` where it is another."""
@@ -231,116 +208,42 @@ def _setting(name: str) -> property:
     return property(get, put)
 
 
-def _spoken(kind: type[Rule], dialect: str, names: Iterable[str]) -> dict[str, Any]:
-    """What a dialect means by a rule's parameters of these names, as far as it says."""
-    values = {f.name: f.default for f in fields(kind)} | DIALECTS[dialect].get(standard_name(kind), {})
-    found = {name: values.get(_FIELDS.get(name, name)) for name in names}
-    return {name: value for name, value in found.items() if value is not None and value is not MISSING}
-
-
-class SGD(Named, twin=keras.optimizers.SGD):
-    """Gradient descent, with momentum and Nesterov's look-ahead. See `keras.optimizers.SGD`."""
-
-    kind = rules.SGD
-    layout = ({"b": "momentum"},)
-
-    def rule_of(self, settings: Settings) -> Rule:
-        """SGD, Momentum or Nesterov, as the settings ask."""
-        if not settings["momentum"]:
-            return self._rule(rules.SGD, settings, {})
-        kind = rules.Nesterov if settings["nesterov"] else rules.Momentum
-        return self._rule(kind, settings, {"momentum": settings["momentum"]})
-
-
-class Adagrad(Named, twin=keras.optimizers.Adagrad):
-    """A rate that falls with the sum of squared gradients. See `keras.optimizers.Adagrad`."""
-
-    kind = rules.Adagrad
-    layout = ({"s": "accumulator"},)
-
-
-class RMSprop(Named, twin=keras.optimizers.RMSprop):
-    """A rate from the running mean of squares. See `keras.optimizers.RMSprop`."""
-
-    kind = rules.RMSprop
-    layout = ({"v": "velocity"}, {"b": "momentum"}, {"mean": "average_gradient"})
-
-    def rule_of(self, settings: Settings) -> Rule:
-        """RMSprop, plain, centered or with momentum."""
-        values = {name: settings[name] for name in ("rho", "epsilon", "centered")}
-        return self._rule(self.kind, settings, {**values, "momentum": settings["momentum"] or None})
-
-
-class Adadelta(Named, twin=keras.optimizers.Adadelta):
-    """A rate from the running size of its own steps. See `keras.optimizers.Adadelta`."""
-
-    kind = rules.Adadelta
-    layout = ({"v": "accumulated_grad", "u": "accumulated_delta_var"},)
-
-
-class Adam(Named, twin=keras.optimizers.Adam):
-    """Momentum over a running RMS, both bias-corrected. See `keras.optimizers.Adam`."""
-
-    kind = rules.Adam
-    layout = ({"m": "momentum", "v": "velocity"}, {"v_max": "velocity_hat"})
-
-    def rule_of(self, settings: Settings) -> Rule:
-        """Adam or AMSGrad."""
-        values = {name: settings[name] for name in ("beta_1", "beta_2", "epsilon")}
-        return self._rule(rules.AMSGrad if settings["amsgrad"] else self.kind, settings, values)
-
-
-class AdamW(Adam, twin=keras.optimizers.AdamW):
-    """Adam with decoupled weight decay. See `keras.optimizers.AdamW`."""
-
-    kind = rules.AdamW
-
-
-class Adamax(Named, twin=keras.optimizers.Adamax):
-    """Adam with the largest recent gradient as divisor. See `keras.optimizers.Adamax`."""
-
-    kind = rules.AdaMax
-    layout = ({"m": "momentum", "u": "norm"},)
-
-
-class Nadam(Named, twin=keras.optimizers.Nadam, schedule_decay=None):
-    """Adam that looks ahead. See `keras.optimizers.Nadam`.
-
-    `schedule_decay` of older Keras says how fast the momentum warms up; it was 0.004 there, and is 1 now.
-    """
-
-    kind = rules.Nadam
-    layout = ({"m": "momentum", "v": "velocity"},)
-
-    def rule_of(self, settings: Settings) -> Rule:
-        """Nadam."""
-        values = {name: settings[name] for name in ("beta_1", "beta_2", "epsilon")}
-        if settings["schedule_decay"] is not None:
-            values["psi"] = settings["schedule_decay"]
-        return self._rule(self.kind, settings, values)
-
-
-class Lion(Named, twin=keras.optimizers.Lion):
-    """The sign of an interpolated momentum. See `keras.optimizers.Lion`."""
-
-    kind = rules.Lion
-    layout = ({"m": "momentum"},)
-
-
-_classes: dict[type[Rule], type[Named]] = {
-    kind.kind: kind for kind in (SGD, Adagrad, RMSprop, Adadelta, Adam, AdamW, Adamax, Nadam, Lion)
-}
-
-
-def _class_name(rule: type[Rule]) -> str:
-    """What Keras knows the optimizer of a rule by: the rule's class, unless it was registered otherwise."""
-    name = name_of(rule)
-    return rule.__name__ if name == rule.__name__.lower() else name
+_classes: dict[type[Rule], type[Named]] = {}
 
 
 def class_of(rule: type[Rule]) -> type[Named]:
     """The optimizer of a rule: Keras's namesake, or one made of the rule's own fields."""
     if rule not in _classes:
-        members = {"kind": rule, "__doc__": rule.__doc__}
-        _classes[rule] = type(_class_name(rule), (Named,), members)
+        known = KERAS.native.get(rule)
+        namesake = known is not None and known.is_chosen(known.defaults)
+        _classes[rule] = _made(known if namesake and known else KERAS.written(rule, class_name(rule)))
     return _classes[rule]
+
+
+def _made(one: Spelling) -> type[Named]:
+    choices = KERAS.named(one.name) or [one]
+    more = _OLDER.get(one.name, {})
+    parameters = {p.name: p.default for p in one.signature.parameters.values()}
+    last = {**more, "dialect": "keras"}
+    parameters = {**parameters, **{k: v for k, v in OPTIONS.items() if k not in parameters}, **last}
+    own = [p for p in parameters if p not in ("learning_rate", "dialect", *OPTIONS)]
+    kinds = dict.fromkeys(last, inspect.Parameter.KEYWORD_ONLY)
+    shown = [
+        inspect.Parameter(p, kinds.get(p, inspect.Parameter.POSITIONAL_OR_KEYWORD), default=default)
+        for p, default in parameters.items()
+    ]
+    layout = max((other.slots for other in choices), key=len) if one.native else ()
+    members = {
+        "spelling": one,
+        "choices": choices,
+        "parameters": parameters,
+        "own": own,
+        "layout": layout,
+        "__signature__": inspect.Signature(shown),
+        "__doc__": (one.rule.__doc__ or "")
+        + (f"\n    See `keras.optimizers.{one.name}`." if one.native else ""),
+        **{name: _setting(name) for name in own},
+    }
+    made: type[Named] = type(one.name, (Named,), members)
+    know(to_snake_case(one.name), tuple(map(tuple, layout)) or (tuple(one.rule._slots),))
+    return registered(made)
