@@ -33,12 +33,12 @@ from thalweg.convert.parts import (
     number,
     scalar_slots,
 )
-from thalweg.dialects import SPELLINGS
+from thalweg.dialects.optax import OPTAX
 from thalweg.errors import Argument
 from thalweg.jax import State, optimizer
-from thalweg.jax.names import FIELDS, STATES, arguments_of, slots_of
+from thalweg.jax.base import FIELDS
 from thalweg.program.tracing import trace
-from thalweg.registry import find, standard_name
+from thalweg.registry import find
 from thalweg.rule import Rule
 from thalweg.rules import (
     AdaBelief,
@@ -169,7 +169,7 @@ def _read_own(leaves: Leaves, source: Source) -> Run:
     (prefix,) = found
     given = {k: number(v) for k, v in _below(leaves, _join(prefix, "hyperparameters")).items()}
     own = source.rule_with({FIELDS.get(k, k): v for k, v in given.items()}, "lr")
-    names = slots_of(type(apart(own)[1]), trace(own).slots)
+    names = OPTAX.slots_for(type(apart(own)[1]), trace(own).slots)
     slots: dict[str, Arrays] = {}
     for slot, name in names.items():
         slots[slot] = {k: array(v) for k, v in _below(leaves, _join(prefix, "slots", name)).items()}
@@ -246,7 +246,8 @@ def _renamed(values: Mapping[str, float], rule: type[Rule] | None) -> dict[str, 
 
 def _function(core: Rule) -> str:
     """Optax's function for a rule; "" where it has none."""
-    return SPELLINGS["optax"].get(standard_name(type(core)), "").partition("(")[0]
+    one = OPTAX.native.get(type(core))
+    return f"optax.{one.name}" if one else ""
 
 
 def _check_form(core: Rule) -> None:
@@ -270,10 +271,12 @@ def _check_form(core: Rule) -> None:
 
 def _states_of(core: Rule) -> list[dict[str, str]]:
     """The fields of the states of optax that the rule has in its form."""
-    states = STATES[standard_name(type(core))]
-    if isinstance(core, RMSprop):
-        plain, centered, velocity = states
-        return [centered if core.centered else plain, *([velocity] if core.momentum is not None else [])]
+    held = {"", *trace(core).slots}
+    states = []
+    for group in OPTAX.native[type(core)].slots:
+        names = {slot: name for slot, name in group.items() if slot in held}
+        if names:
+            states.append({n.lstrip("-"): "-" + slot if n[0] == "-" else slot for slot, n in names.items()})
     return states
 
 
@@ -356,7 +359,7 @@ def _words(link: Any, kind: str) -> str:
 
 def _arguments(body: Anatomy, kind: str, l2: float) -> dict[str, Any]:
     core = body.core
-    words = arguments_of(type(core), core.values)
+    words = OPTAX.arguments_for(type(core), core.values)
     taken = inspect.signature(getattr(thalweg.jax, kind.removeprefix("optax."))).parameters
     found = {words[k]: v for k, v in core.values.items() if words[k] in taken}
     found = {k: _counted_from_0(v) if callable(v) else v for k, v in found.items()}
@@ -389,7 +392,7 @@ def _to_optax(part: Part, empty: Leaves) -> Leaves:
 
 def _to_own(part: Part, empty: Leaves) -> Leaves:
     new: Leaves = {"count": jnp.asarray(part.t, jnp.int32)}
-    names = slots_of(type(apart(part.rule)[1]), part.slots)
+    names = OPTAX.slots_for(type(apart(part.rule)[1]), part.slots)
     for slot, arrays in part.slots.items():
         new |= {_join("slots", names[slot], key): jnp.asarray(a) for key, a in arrays.items()}
     for slot, value in scalar_slots(part).items():

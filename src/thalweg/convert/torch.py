@@ -30,8 +30,8 @@ from thalweg.convert.parts import (
     scalar_slots,
 )
 from thalweg.dialects import DIALECTS
-from thalweg.errors import Argument
 from thalweg.dialects.torch import TORCH
+from thalweg.errors import Argument
 from thalweg.program.tracing import trace
 from thalweg.registry import find, standard_name
 from thalweg.rule import Rule

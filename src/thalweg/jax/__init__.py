@@ -9,8 +9,9 @@
 
 The functions below have the names, arguments, defaults and arithmetic of Optax's; `dialect=` asks for
 another framework's. Where Optax has a default and here stands None, there is one value, and others are
-refused. `get` makes any rule by its own name, `optimizer` any rule object, within treatments or not. What
-they make composes with Optax's own (`chain`, `masked`, `partition`, `MultiSteps`, …) and needs no Optax.
+refused. Every registered rule is here under its own name in lower case (`momentum`, one of yours), and
+`optimizer` takes any rule object, within treatments or not. What they make composes with Optax's own
+(`chain`, `masked`, `partition`, `MultiSteps`, …) and needs no Optax.
 
 **Hyperparameters** are numbers, schedules, or JAX arrays. A number goes into the state, where it may be
 changed at any time without recompilation: `with_hyperparameters(state, lr=0.01)`. One call so trains
@@ -36,51 +37,29 @@ try:
 except ImportError as error:
     raise ImportError("thalweg.jax needs JAX: pip install 'thalweg[jax]'") from error
 
-from typing import Any
+from collections.abc import Callable
 
-from thalweg.errors import no_attribute
+from thalweg.dialects.optax import OPTAX
+from thalweg.errors import UnknownRuleError, no_attribute
 from thalweg.jax.base import GradientTransformation, State, get, optimizer, with_hyperparameters
-from thalweg.jax.optimizers import (
-    adabelief,
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    adamaxw,
-    adamw,
-    adan,
-    amsgrad,
-    lion,
-    nadam,
-    nadamw,
-    radam,
-    rmsprop,
-    sgd,
-)
+from thalweg.jax.optimizers import function_of, named
+from thalweg.registry import class_name, find, rules
 
-__all__ = [
-    "GradientTransformation",
-    "State",
-    "adabelief",
-    "adadelta",
-    "adagrad",
-    "adam",
-    "adamax",
-    "adamaxw",
-    "adamw",
-    "adan",
-    "amsgrad",
-    "get",
-    "lion",
-    "nadam",
-    "nadamw",
-    "optimizer",
-    "radam",
-    "rmsprop",
-    "sgd",
-    "with_hyperparameters",
-]
+__all__ = ["GradientTransformation", "State", "get", "optimizer", "with_hyperparameters"]
+__all__ += dict.fromkeys(one.name for one in OPTAX.spellings)
 
 
-def __getattr__(name: str) -> Any:
-    raise no_attribute(__name__, name, __all__)
+def __getattr__(name: str) -> Callable[..., GradientTransformation]:
+    if OPTAX.named(name):
+        return named(name)
+    try:
+        rule = find(name)
+    except UnknownRuleError:
+        rule = None
+    if rule is None or name != class_name(rule).lower():
+        raise no_attribute(__name__, name, __dir__())
+    return function_of(rule)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(class_name(find(name)).lower() for name in rules())]

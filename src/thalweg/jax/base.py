@@ -8,16 +8,28 @@ import jax
 import jax.numpy as jnp
 
 from thalweg import ops, registry
+from thalweg.dialects.optax import OPTAX
 from thalweg.errors import UnknownHyperparameterError, no_rule
 from thalweg.hyperparameters import HYPERPARAMETERS, Hyperparameter
-from thalweg.jax.names import COMPLEX, FIELDS, arguments_of, slots_of
 from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
+from thalweg.rules import Adadelta, Adan, Lion
 from thalweg.statefile import apart
+from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, DecoupledDecay, Maximize, SkipNonFinite
 
 Tree: TypeAlias = Any
 Value: TypeAlias = float | jax.Array | Callable[[Any], Any]
 Mask: TypeAlias = Tree | Callable[[Tree], Tree] | None
+
+
+# A hyperparameter's field by Optax's argument; the others have one name in both.
+FIELDS: dict[str, str] = {k: v for k, v in OPTAX.fields.items() if isinstance(v, str)}
+
+# The rules and treatments whose arithmetic on complex parameters is Optax's. Its Lion, Adadelta and Adan are
+# not made for them, and bounds have no meaning there.
+_COMPLEX: set[type] = {*OPTAX.native} - {Lion, Adadelta, Adan} | {
+    *(ClipByNorm, ClipByGlobalNorm, DecoupledDecay, L2, Maximize, SkipNonFinite)
+}
 
 
 class InitUpdate(NamedTuple):
@@ -249,8 +261,8 @@ class _Lifted:
         self.step = _step_of(self.program)
         self.treatments, self.core = apart(rule)
         # Optax's names, under which the state has them.
-        self.arguments = arguments_of(type(self.core), rule.values)
-        self.slots = slots_of(type(self.core), self.program.slots)
+        self.arguments = OPTAX.arguments_for(type(self.core), rule.values)
+        self.slots = OPTAX.slots_for(type(self.core), self.program.slots)
         self.numbers = {name: value for name, value in rule.values.items() if not callable(value)}
         self.schedules = {name: value for name, value in rule.values.items() if callable(value)}
 
@@ -361,7 +373,7 @@ class _Lifted:
         """Refuse a parameter that the rule does not update."""
         if jnp.issubdtype(dtype, jnp.complexfloating):
             kinds = map(type, (*self.treatments, self.core))
-            unclear = [kind for kind in kinds if registry.standard_name(kind) not in COMPLEX]
+            unclear = [kind for kind in kinds if kind not in _COMPLEX]
             if unclear:
                 raise TypeError(
                     f"{what} is {dtype}, and there is no agreed {unclear[0].__name__} of complex "
