@@ -30,7 +30,7 @@ def on_files(files: Files, *, config: Any) -> None:
         for theme in plot.THEMES:
             drawn = gallery.get(name).draw(theme=theme, scale=0.9, detail=0.6)
             picture = io.BytesIO()
-            drawn.figure.savefig(picture, format="png", dpi=100)
+            plot.save(drawn.figure, picture, kind="png", dpi=100)
             files.append(File.generated(config, f"gallery/{name}-{theme}.png", content=picture.getvalue()))
             CAPTIONS[name] = drawn.caption
 

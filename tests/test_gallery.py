@@ -10,13 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from thalweg import gallery
 from thalweg.cli.main import main
-from thalweg.gallery import Drawn
+from thalweg.gallery import CaptionedFigure
 from thalweg.rule import Rule
 from thalweg.surfaces.race import code, point
 
 
 @cache
-def drawn(name: str) -> Drawn:
+def drawn(name: str) -> CaptionedFigure:
     made = gallery.get(name).draw(detail=0.2)
     FigureCanvasAgg(made.figure).draw()
     return made

@@ -5,6 +5,7 @@ import io
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,11 @@ from PIL import Image
 
 import thalweg
 from helpers import output, python
-from thalweg import palette, plot, surfaces
+from thalweg import plot, surfaces
 from thalweg.cli.main import main
-from thalweg.plot import style
 from thalweg.plot.animation import frames
-from thalweg.plot.paths import in_sight, levels
+from thalweg.plot.paths import FIRST, contour_levels, line_styles, points_to_draw
 from thalweg.rules import SGD, Adam, Momentum
-from thalweg.study.reporting import charts
 from thalweg.surfaces.race import Race, compete
 
 SIZE = (5.0, 2.6)
@@ -76,7 +75,7 @@ def test_whatever_a_formula_s_values_are_there_is_a_picture(surface: str, start:
 def test_a_path_that_is_lost_leaves_the_picture_and_stops() -> None:
     lost = thalweg.path("ravine", SGD(lr=3.0), steps=400)
     assert lost.diverged
-    shown = in_sight(lost)
+    shown = points_to_draw(lost)
     assert np.isfinite(shown).all()
     assert np.abs(shown).max() <= 4 * 8
     assert len(shown) < 20
@@ -99,22 +98,21 @@ def test_every_surface_is_drawn(name: str) -> None:
 def test_contour_lines_show_the_valley(name: str) -> None:
     """A third of the lines lies in the lowest tenth of the window."""
     values = surfaces.get(name).value(surfaces.get(name).grid(100))
-    heights = levels(values)
+    heights = contour_levels(values)
     assert (np.diff(heights) > 0).all()
     assert np.mean(heights <= np.quantile(values, 0.15)) >= 1 / 4
 
 
 def test_a_rule_looks_the_same_in_every_picture(race: Race) -> None:
     for theme in plot.THEMES.values():
-        alone = style.looks({"x": race.paths["Adam"]}, theme)["x"]
-        assert alone == style.looks(race.paths, theme)["Adam"]
-        eight = compete("ravine", style._FIRST, lr=0.1, steps=2).paths
-        assert len({*style.looks(eight, theme).values()}) == 8
-    assert (charts.LIGHT, charts.DARK) == (palette.LIGHT, palette.DARK)
+        alone = line_styles({"x": race.paths["Adam"]}, theme)["x"]
+        assert alone == line_styles(race.paths, theme)["Adam"]
+        eight = compete("ravine", FIRST, lr=0.1, steps=2).paths
+        assert len({*line_styles(eight, theme).values()}) == 8
 
 
 @pytest.mark.parametrize("theme", plot.THEMES)
-def test_words_stand_out_from_the_paper(theme: str, race: Race) -> None:
+def test_text_stands_out_from_the_background(theme: str, race: Race) -> None:
     def luminance(colour: str) -> float:
         parts = [int(to_hex(colour)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
@@ -125,13 +123,13 @@ def test_words_stand_out_from_the_paper(theme: str, race: Race) -> None:
         return (high + 0.05) / (low + 0.05)
 
     colours = plot.THEMES[theme]
-    assert contrast(colours.ink, colours.paper) > 12
-    assert contrast(colours.faint, colours.paper) > 4.5
-    assert all(contrast(colour, ground) > 2 for colour in colours.colours for ground in colours.ramp)
+    assert contrast(colours.text, colours.background) > 12
+    assert contrast(colours.muted, colours.background) > 4.5
+    assert all(contrast(colour, ground) > 2 for colour in colours.series for ground in colours.elevation)
     whole = plot.race(race.paths, theme=theme, size=SIZE, count=30)
-    assert to_hex(whole.get_facecolor()) == colours.paper
+    assert to_hex(whole.get_facecolor()) == colours.background
     labels = [label for ax in whole.axes for label in ax.get_xticklabels()]
-    assert {to_hex(label.get_color()) for label in labels} == {colours.ink}
+    assert {to_hex(label.get_color()) for label in labels} == {colours.text}
 
 
 @pytest.mark.parametrize("kind", [".png", ".svg", ".pdf"])
@@ -162,8 +160,8 @@ def test_gif_and_mp4_hold_the_race(race: Race, tmp_path: Path) -> None:
         # All contestants' colours have come through the palette of few.
         gif.seek(gif.n_frames - 1)  # type: ignore[attr-defined]
         pixels = np.asarray(gif.convert("RGB"), int).reshape(-1, 3)
-    for look in style.looks(race.paths, plot.THEMES["light"]).values():
-        wanted = [int(look.colour[i : i + 2], 16) for i in (1, 3, 5)]
+    for style in line_styles(race.paths, plot.THEMES["light"]).values():
+        wanted = [int(style.colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(pixels - wanted).max(axis=1).min() < 24
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     plot.animate(race.paths, tmp_path / "race.mp4", size=SIZE, dpi=40, fps=25, hold=1)
@@ -195,6 +193,57 @@ def test_a_page_opens_offline_and_has_the_caption(race: Race, tmp_path: Path) ->
     assert "SGD(lr=" in text
     with pytest.raises(ValueError, match=r"ends in \.png"):
         plot.write(race, tmp_path / "race.doc")
+
+
+@pytest.mark.parametrize("surface", ["beale", "ravine"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_page_fits_its_screen(surface: str, width: int, browser: Any, tmp_path: Path) -> None:
+    """Map and loss side by side, or one below the other; the caption below both."""
+    plot.write(compete(surface, [SGD(), Adam()], lr=0.01, steps=9), tmp_path / "race.html", theme="dark")
+    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    page.goto((tmp_path / "race.html").as_uri())
+    placed = "document.querySelector('.main-svg')?.clientHeight === window.figure.layout.meta[%r].height"
+    page.wait_for_function(placed % ("narrow" if width == 400 else "wide"))
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    boxes = {
+        name: page.locator(name).bounding_box()
+        for name in ("[data-subplot=xy].nsewdrag", "[data-subplot=x2y2].nsewdrag", ".slider-container", "p")
+    }
+    map_, loss, controls, caption = boxes.values()
+    if width == 400:
+        assert map_["y"] + map_["height"] < loss["y"]
+    else:
+        assert map_["x"] + map_["width"] < loss["x"]
+    assert max(one["y"] + one["height"] for one in (map_, loss)) < controls["y"]
+    assert controls["y"] + controls["height"] < caption["y"]
+    assert min(map_["height"], loss["height"]) > 120
+
+
+@pytest.mark.parametrize("theme", plot.THEMES)
+def test_one_theme_is_that_of_matplotlib_plotly_and_pages(theme: str, race: Race) -> None:
+    colours = plot.THEMES[theme]
+    drawn, interactive = plot.race(race.paths, theme=theme), plot.interactive.race(race.paths, theme=theme)
+    layout = interactive.layout.template.layout
+    assert to_hex(drawn.get_facecolor()) == layout.paper_bgcolor == colours.css["--background"]
+    assert to_hex(drawn.axes[0].title.get_color()) == layout.font.color == colours.css["--text"]
+    lines = {line.get_label(): line for line in drawn.axes[1].lines}
+    losses = [trace for trace in interactive.data if trace.xaxis == "x2"]
+    assert [trace.name for trace in losses] == list(race.paths)
+    for trace in losses:
+        assert trace.line.color == lines[trace.name].get_color()
+        assert (trace.line.dash == "solid") == (lines[trace.name].get_linestyle() == "-")
+        np.testing.assert_array_equal(trace.y, lines[trace.name].get_ydata())
+
+
+def test_a_figure_is_written_as_what_it_can_be(race: Race, tmp_path: Path) -> None:
+    figure = plot.interactive.race(race.paths)
+    plot.save(figure, tmp_path / "race.html")
+    assert "plotly.js" in (tmp_path / "race.html").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a plotly figure is written as \.html, not as \.png"):
+        plot.save(figure, tmp_path / "race.png")
+    picture = io.BytesIO()
+    plot.save(plot.loss(race.paths), picture, kind="svg")
+    assert picture.getvalue().startswith(b"<?xml")
 
 
 def test_a_picture_within_a_page_needs_no_file(race: Race) -> None:
@@ -297,7 +346,7 @@ def test_what_cannot_be_drawn_is_answered_in_one_line(
     assert said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("ending", plot.files.FORMATS)
+@pytest.mark.parametrize("ending", plot.FORMATS)
 def test_a_folder_that_is_missing_is_named_and_a_failure_leaves_nothing(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

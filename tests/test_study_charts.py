@@ -7,11 +7,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from study_cases import BLOBS, changed, small
+from thalweg.plot import writer
+from thalweg.plot.theme import DARK, LIGHT
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.planning.plan import CLASSICAL
 from thalweg.study.reporting import charts, figures
-from thalweg.study.reporting.charts import Chart, Line
+from thalweg.study.reporting.charts import Chart, Series
 from thalweg.study.running.engine import Engine
 from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
@@ -45,7 +47,7 @@ def by_key(findings):
 
 
 def line(x=(1.0, 2.0, 3.0), y=(3.0, 2.0, 1.0), **values):
-    return Line("adam", x, y, values.pop("low", y), values.pop("high", y), **values)
+    return Series("adam", x, y, values.pop("low", y), values.pop("high", y), **values)
 
 
 def chart(*lines, **values):
@@ -56,7 +58,7 @@ def test_a_study_has_its_charts_with_every_contestant_best_first(findings):
     found = by_key(findings)
     assert list(found) == ["val_loss", "loss", "val_accuracy", "val_loss_seconds", "sensitivity", "best_of"]
     for one in found.values():
-        assert [line.name for line in one.lines] == [s.name for s in findings.summaries]
+        assert [line.name for line in one.series] == [s.name for s in findings.summaries]
         assert one.title
         assert one.x_label
         assert one.y_label
@@ -67,10 +69,10 @@ def test_learning_curves_are_those_of_the_best_setting(findings):
     found = by_key(findings)
     leader = findings.leader
     for figure in ("loss", "val_loss", "val_accuracy"):
-        curve, drawn = leader.best.curve(figure), found[figure].lines[0]
+        curve, drawn = leader.best.curve(figure), found[figure].series[0]
         assert drawn.x == (1, 2, 3)
         assert (drawn.y, drawn.low, drawn.high) == tuple(map(tuple, (curve.median, curve.low, curve.high)))
-    assert found["val_loss_seconds"].lines[0].x == tuple(leader.best.curve("val_loss").seconds)
+    assert found["val_loss_seconds"].series[0].x == tuple(leader.best.curve("val_loss").seconds)
     assert found["val_loss"].level == found["val_loss_seconds"].level == findings.target
     assert found["val_loss"].y_log
     assert not found["val_accuracy"].y_log
@@ -79,7 +81,7 @@ def test_learning_curves_are_those_of_the_best_setting(findings):
 def test_sensitivity_shows_each_rate_the_winner_and_where_runs_failed(findings):
     found = by_key(findings)["sensitivity"]
     assert found.x_log
-    for line, summary in zip(found.lines, findings.summaries, strict=True):
+    for line, summary in zip(found.series, findings.summaries, strict=True):
         assert line.x == (0.001, 0.01, 0.1, 1e30)
         assert math.isnan(line.y[-1]), "where all diverge is a gap"
         losses = summary.sweep[0].losses("val_loss")
@@ -89,7 +91,7 @@ def test_sensitivity_shows_each_rate_the_winner_and_where_runs_failed(findings):
 
 
 def test_best_of_k_falls_with_the_trials(findings):
-    found = by_key(findings)["best_of"].lines[0]
+    found = by_key(findings)["best_of"].series[0]
     assert found.x == (1, 2, 3, 4)
     shown = [v for v in found.y if math.isfinite(v)]
     assert shown == sorted(shown, reverse=True)
@@ -98,17 +100,17 @@ def test_best_of_k_falls_with_the_trials(findings):
 
 def test_the_good_region_is_drawn_on_the_line_itself():
     bowl = line((0.01, 0.1, 1.0), (4.0, 1.0, 4.0), good=(10**-1.5, 10**-0.5))
-    x, y = chart(bowl, x_log=True, y_log=True).stretch(bowl)
+    x, y = chart(bowl, x_log=True, y_log=True).good_part(bowl)
     assert x == [10**-1.5, 0.1, 10**-0.5]
     assert y == pytest.approx([2, 1, 2])
-    assert chart(bowl, x_log=True).stretch(bowl)[1] == pytest.approx([2.5, 1, 2.5])
-    assert chart(line()).stretch(line()) == ([], [])
+    assert chart(bowl, x_log=True).good_part(bowl)[1] == pytest.approx([2.5, 1, 2.5])
+    assert chart(line()).good_part(line()) == ([], [])
 
 
 def test_a_line_falls_apart_at_its_gaps():
     gap = math.nan
-    assert line((1.0,) * 6, (1.0, gap, gap, 2.0, 3.0, gap)).pieces() == [slice(0, 1), slice(3, 5)]
-    assert line(y=(gap,) * 3).pieces() == []
+    assert line((1.0,) * 6, (1.0, gap, gap, 2.0, 3.0, gap)).segments() == [slice(0, 1), slice(3, 5)]
+    assert line(y=(gap,) * 3).segments() == []
 
 
 def test_losses_far_above_the_lowest_are_cut_off_and_that_is_said():
@@ -123,7 +125,7 @@ def test_losses_far_above_the_lowest_are_cut_off_and_that_is_said():
 
 
 def test_a_band_to_infinity_ends_where_nobody_sees_it():
-    found = charts._scaled(chart(line(high=(3.0, math.inf, 1.0)))).lines[0]
+    found = charts._scaled(chart(line(high=(3.0, math.inf, 1.0)))).series[0]
     assert found.high == (3, 30, 1)
 
 
@@ -155,17 +157,18 @@ def test_linear_axes_count_in_whole_numbers_or_as_they_like():
 def test_long_lines_are_thinned_but_keep_their_ends():
     x = np.arange(100_000.0)
     thin = charts._line("adam", x, x, x, x)
-    assert len(thin.x) == charts.POINTS
+    assert len(thin.x) == charts.MAX_POINTS
     assert (thin.x[0], thin.x[-1]) == (0, 99_999)
 
 
-def test_contestants_look_different_up_to_24():
+def test_styles_of_24_contestants_differ():
     many = [Contestant("adam", name=f"adam {i}", fixed={"beta_1": 0.5 + i / 100}) for i in range(30)]
-    looks = charts.looks(statistics.find(_unrun(many)))
-    assert len(looks) == 30
-    assert len(set(list(looks.values())[:24])) == 24
-    eight = charts.looks(statistics.find(_unrun(CLASSICAL))).values()
-    assert len({look.light for look in eight}) == len({look.dark for look in eight}) == 8
+    styles = charts.line_styles(LIGHT, statistics.find(_unrun(many)))
+    assert len(styles) == 30
+    assert len(set(list(styles.values())[:24])) == 24
+    for theme in (LIGHT, DARK):
+        eight = charts.line_styles(theme, statistics.find(_unrun(CLASSICAL))).values()
+        assert len({style.colour for style in eight}) == 8
 
 
 def _unrun(optimizers):
@@ -180,50 +183,50 @@ def test_a_varied_number_has_charts_and_colours_of_its_own(batches):
     found = by_key(batches)
     assert list(found)[:3] == ["varied_val_loss", "varied_val_accuracy", "varied_seconds"]
     by_size = found["varied_val_loss"]
-    assert [line.x for line in by_size.lines] == [(4, 16, 64)]
+    assert [line.x for line in by_size.series] == [(4, 16, 64)]
     assert by_size.x_log
     assert by_size.x_ticks == (4, 16, 64)
     assert by_size.x_label == "batch size"
     medians = {s.name: s.best.median("val_loss").estimate for s in batches.summaries}
-    assert by_size.lines[0].y == tuple(medians[f"adam of {n}"] for n in (4, 16, 64))
-    assert [line.name for line in found["val_loss"].lines] == ["adam of 4", "adam of 16", "adam of 64"]
+    assert by_size.series[0].y == tuple(medians[f"adam of {n}"] for n in (4, 16, 64))
+    assert [line.name for line in found["val_loss"].series] == ["adam of 4", "adam of 16", "adam of 64"]
 
-    looks = charts.looks(batches)
-    shades = [int(looks[f"adam of {n}"].light[1:3], 16) for n in (4, 16, 64)]
-    assert shades == sorted(shades, reverse=True), "the larger, the darker"
-    assert looks["adam of 4"].light == charts.ORDERED_LIGHT[0]
-    assert looks["adam of 64"].dark == charts.ORDERED_DARK[-1]
+    for theme in (LIGHT, DARK):
+        colours = [charts.line_styles(theme, batches)[f"adam of {n}"].colour for n in (4, 16, 64)]
+        assert (colours[0], colours[-1]) == (theme.sequential[0], theme.sequential[-1])
+        reds = [int(colour[1:3], 16) for colour in colours]
+        assert reds == sorted(reds, reverse=True), "graded by the number"
 
 
 def test_profiles_are_over_tasks_and_say_why_where_there_are_none(findings, tmp_path):
     other = found(tmp_path, small(changed(name="other"), ["sgd", "adam", "lion"], lr=[0.01, 0.1]))
     steps, seconds = charts.profiles([findings, other])
     assert (steps.key, seconds.key) == ("profile_step", "profile_seconds")
-    assert {line.name for line in steps.lines} == {"sgd", "adam"}
-    assert all(line.y[-1] <= 1 for line in steps.lines)
+    assert {line.name for line in steps.series} == {"sgd", "adam"}
+    assert all(line.y[-1] <= 1 for line in steps.series)
     with pytest.raises(StudyError, match="two tasks"):
         charts.profiles([findings])
 
 
 def test_studies_of_one_task_stand_beside_each_other(findings):
-    (found,) = charts.beside([findings, findings], ["first", "second"])
-    assert {line.study for line in found.lines} == {"first", "second"}
+    (found,) = charts.side_by_side([findings, findings], ["first", "second"])
+    assert {line.study for line in found.series} == {"first", "second"}
     assert "solid: first, dashed: second" in found.caption
-    look = charts.looks(findings)["adam"]
-    strokes = {line.study: charts.dashes(found, line, look) for line in found.lines}
-    assert strokes == {"first": charts.DASHES[0], "second": charts.DASHES[1]}
-    assert charts.dashes(chart(line()), line(), look) == look.dashes
-
-
-def save(figure, path):
-    with path.open("wb") as file:
-        figures.save(figure, file, path.suffix[1:])
+    style = charts.line_styles(LIGHT, findings)["adam"]
+    drawn = {line.study: charts.line_style(found, line, style) for line in found.series}
+    assert {study: one.dashes for study, one in drawn.items()} == dict(
+        zip(drawn, charts.DASHES, strict=False)
+    )
+    assert {one.colour for one in drawn.values()} == {style.colour}
+    assert charts.line_style(chart(line()), line(), style) == style
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_charts_are_drawn_in_either_format(findings, tmp_path, suffix):
     path = tmp_path / f"curves{suffix}"
-    save(figures.together(charts.of(findings), charts.looks(findings), "A & B: $x_1$"), path)
+    writer.save(
+        figures.combined(charts.of(findings), charts.line_styles(LIGHT, findings), "A & B: $x_1$"), path
+    )
     if suffix == ".png":
         pixels = matplotlib.image.imread(path)
         assert pixels.shape[0] > 800
@@ -235,27 +238,27 @@ def test_charts_are_drawn_in_either_format(findings, tmp_path, suffix):
 
 
 def test_a_picture_of_many_shows_the_first(findings, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MOST", 3)
+    monkeypatch.setattr(figures, "MAX_LINES", 3)
     path = tmp_path / "curves.svg"
-    save(figures.together(charts.of(findings), charts.looks(findings), "All"), path)
+    writer.save(figures.combined(charts.of(findings), charts.line_styles(LIGHT, findings), "All"), path)
     text = path.read_text(encoding="utf-8")
     assert "All; the first 3 of 8 optimizers" in text
     assert [name in text for name in (s.name for s in findings.summaries)] == [True] * 3 + [False] * 5
 
 
 def test_nothing_to_draw_is_said(tmp_path):
-    save(figures.together([], {}, "Nothing"), tmp_path / "curves.svg")
+    writer.save(figures.combined([], {}, "Nothing"), tmp_path / "curves.svg")
     assert "nothing to draw" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
 
 
 def test_drawings_take_the_pages_colours(findings):
-    looks = charts.looks(findings)
-    variables = {look.light: f"--series-{i}" for i, look in enumerate(looks.values())}
-    drawing = figures.svg(by_key(findings)["val_loss"], looks, variables)
+    styles = charts.line_styles(LIGHT, findings)
+    variables = {style.colour: f"--series-{i}" for i, style in enumerate(styles.values())}
+    drawing = figures.svg(by_key(findings)["sensitivity"], styles, variables)
     assert drawing.startswith("<svg")
-    for name in ("--ink", "--grid", "--faint", *variables.values()):
+    for name in ("--text", "--grid", "--muted", "--background", *variables.values()):
         assert f"var({name})" in drawing
-    assert not set(charts.LIGHT) & set(drawing.split('"'))
+    assert not re.search("#[0-9a-f]{6}", drawing)
     assert "<g id=" not in drawing, "several drawings share a page"
 
 
@@ -265,5 +268,5 @@ def test_drawings_take_the_pages_colours(findings):
 )
 def test_a_single_point_is_marked_for_a_line_would_not_be_seen(y, dots, marker):
     axes = Figure().add_subplot()
-    figures._draw(axes, chart(line(y=y), dots=dots), {}, frozenset())
+    figures.draw(axes, chart(line(y=y), markers=dots), {}, LIGHT)
     assert axes.lines[0].get_marker() == marker

@@ -224,7 +224,7 @@ def test_files_are_written_beside_and_moved_into_place(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    monkeypatch.setattr("thalweg.study.reporting.figures.save", fails)
+    monkeypatch.setattr("thalweg.plot.writer.save", fails)
     with pytest.raises(StudyError, match=r"curves\.png cannot be written: No space left"):
         report.write(tmp_path, findings)
     assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
@@ -312,7 +312,7 @@ def test_two_studies_of_one_task_stand_beside_each_other(findings, tmp_path):
     again = statistics.find(Study.open(tmp_path / "again"))
     found = report._report([findings, again])
     assert [section.label for section in found.sections][1] == "blobs (again)"
-    assert [chart.key for chart in found.charts] == ["beside"]
+    assert [chart.key for chart in found.charts] == ["side_by_side"]
     text = report.markdown(again, again)
     assert "blobs (again) 1: test loss | blobs (again) 2: test loss" in text.replace("\\", "")
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from thalweg import dialects, registry, surfaces
-from thalweg.gallery.registry import Sheet, picture
+from thalweg.gallery.registry import FigureBuilder, picture
 from thalweg.hyperparameters import hyper
 from thalweg.ops import sqrt
-from thalweg.plot import style
+from thalweg.plot.paths import line_styles
 from thalweg.rule import Rule, Scalar
 from thalweg.rules import SGD, Adagrad, Adam, RMSprop
 from thalweg.surfaces.paths import path
@@ -32,12 +32,12 @@ class UncorrectedAdam(Rule):
 
 
 @picture("adagrad-oscillation", "AdaGrad against gradient descent that oscillates around the minimum")
-def adagrad_oscillation(sheet: Sheet) -> str:
+def adagrad_oscillation(builder: FigureBuilder) -> str:
     """A rate near the limit: one keeps swinging, the other calms down."""
     lr = 0.98
     run = {"SGD": path("ravine", SGD(lr=lr), steps=40), "Adagrad": path("ravine", Adagrad(lr=lr), steps=40)}
-    sheet.race(run, "Ravine", tall=4.0)
-    return sheet.said(
+    builder.race(run, "Ravine", height=4.0)
+    return builder.caption(
         "Near its largest stable learning rate, gradient descent swings from wall to wall around the "
         "valley's floor for a long time. AdaGrad divides by the root of the sum of squared gradients: the "
         "steep direction, where gradients have been large, soon has short steps, and the swinging never "
@@ -47,23 +47,21 @@ def adagrad_oscillation(sheet: Sheet) -> str:
 
 
 @picture("effective-rate", "AdaGrad's rate shrinks for ever; RMSprop's finds its level")
-def effective_rate(sheet: Sheet) -> str:
+def effective_rate(builder: FigureBuilder) -> str:
     """The rate that each entry really has, on a surface whose gradients never vanish for their noise."""
     steps = 400
     race = compete("noisy", [Adagrad(), RMSprop()], steps=steps)
-    left, right = sheet.axes(1, 2, (10, 4.2))
-    sheet.loss(left, race.paths, "Loss after each step")
+    left, right = builder.axes(1, 2, (10, 4.2))
+    builder.loss(left, race.paths, "Loss after each step")
     curves = {
         label: (np.arange(1, steps + 1), np.exp(_smooth(np.log(one.step_sizes[:, 0] + 1e-300))))
         for label, one in race.paths.items()
     }
-    style.lined(right, sheet.theme)
-    for label, look in style.looks(race.paths, sheet.theme).items():
-        right.plot(*curves[label], color=look.colour, linestyle=look.line, label=label)
+    styles = line_styles(race.paths, builder.theme)
+    builder.curves(right, curves, "The rate in effect", styles)
     right.set(yscale="log", xscale="log", xlabel="step", ylabel="|step| / |gradient|, along x")
-    sheet.titled(right, "The rate in effect")
-    sheet.legend(left)
-    return sheet.said(
+    builder.add_legend(left)
+    return builder.caption(
         "AdaGrad's divisor only grows, so its rate in effect falls like 1/√t, whether or not it has "
         "arrived. RMSprop forgets old gradients: its rate finds a level and stays there, which goes on "
         "learning and goes on jittering. The rate in effect is smoothed over 21 steps.",
@@ -77,27 +75,22 @@ def _smooth(y: Any) -> Any:
 
 
 @picture("bias-correction", "Adam's bias correction on and off")
-def bias_correction(sheet: Sheet) -> str:
+def bias_correction(builder: FigureBuilder) -> str:
     """The first steps, with and without correcting for starting at zero."""
     lr = tune("ravine", Adam(), steps=60).lr
     run = {
         "corrected": path("ravine", Adam(lr=lr), steps=60),
         "not corrected": path("ravine", UncorrectedAdam(lr=lr), steps=60),
     }
-    axes = sheet.axes(1, 2, (10, 4.0), width_ratios=(1.35, 1))
-    looks = style.looks(run, sheet.theme)
-    sheet.map(axes[0], run, "Ravine", looks)
-    style.lined(axes[1], sheet.theme)
-    for label, one in run.items():
-        size = np.abs(one.moves[:, 0]) / lr
-        axes[1].plot(
-            np.arange(1, 61), size, color=looks[label].colour, linestyle=looks[label].line, label=label
-        )
-    axes[1].set(xlabel="step", ylabel="|step| / learning rate, along x", ylim=(0, None))
-    sheet.titled(axes[1], "Length of each step")
-    sheet.legend(axes[1])
+    left, right = builder.axes(1, 2, (10, 4.0), width_ratios=(1.35, 1))
+    styles = line_styles(run, builder.theme)
+    builder.map(left, run, "Ravine", styles)
+    lengths = {label: (np.arange(1, 61), np.abs(one.moves[:, 0]) / lr) for label, one in run.items()}
+    builder.curves(right, lengths, "Length of each step", styles)
+    right.set(xlabel="step", ylabel="|step| / learning rate, along x", ylim=(0, None))
+    builder.add_legend(right)
     first = {label: float(np.abs(one.moves[0, 0]) / lr) for label, one in run.items()}
-    return sheet.said(
+    return builder.caption(
         "Both running means start at zero. Corrected, the first step is as long as the learning rate "
         f"({first['corrected']:.2f} of it); uncorrected, m is too small by 1 − β₁ and √v by √(1 − β₂), so "
         f"that it is {first['not corrected']:.2f} of it, and the steps after it are longer still: an "
@@ -107,20 +100,20 @@ def bias_correction(sheet: Sheet) -> str:
 
 
 @picture("betas", "The effect of β₁ and of β₂")
-def betas(sheet: Sheet) -> str:
+def betas(builder: FigureBuilder) -> str:
     """Adam's two memories, one at a time."""
     lr = tune("ravine", Adam(), steps=80).lr
-    axes = sheet.axes(2, 2, (10, 6.6), width_ratios=(1.35, 1))
+    axes = builder.axes(2, 2, (10, 6.6), width_ratios=(1.35, 1))
     for row, (name, symbol, values) in enumerate(
         [("beta_1", "β₁", (0.0, 0.5, 0.9, 0.97)), ("beta_2", "β₂", (0.5, 0.9, 0.99, 0.999))]
     ):
         rules = {f"{symbol} = {value:g}": Adam(lr=lr).replaced(**{name: value}) for value in values}
         run = {label: path("ravine", rule, steps=80) for label, rule in rules.items()}
-        looks = style.graded(run, sheet.theme)
-        sheet.map(axes[2 * row], run, f"Adam's {symbol}", looks)
-        sheet.loss(axes[2 * row + 1], run, "Loss after each step", looks)
-        style.legend(axes[2 * row], sheet.theme, loc="lower right", fontsize=8, ncols=2)
-    return sheet.said(
+        styles = builder.graded_styles(run)
+        builder.map(axes[2 * row], run, f"Adam's {symbol}", styles)
+        builder.loss(axes[2 * row + 1], run, "Loss after each step", styles)
+        builder.theme.add_legend(axes[2 * row], loc="lower right", fontsize=8, ncols=2)
+    return builder.caption(
         "β₁ is how long gradients are remembered: none (0) and the path is jagged, too long and it swings "
         "past the minimum in wide curves. β₂ is how long their size is remembered: with a short memory "
         "every step is as long as the learning rate, and near the minimum it never comes to rest; with a "
@@ -130,17 +123,17 @@ def betas(sheet: Sheet) -> str:
 
 
 @picture("epsilon", "What ε does: from Adam to momentum")
-def epsilon(sheet: Sheet) -> str:
+def epsilon(builder: FigureBuilder) -> str:
     """Four sizes of ε, the learning rate scaled along with it where it rules."""
     base = tune("ravine", Adam(), steps=80).lr
     rules = {f"ε = {e:g}": Adam(lr=base, epsilon=e) for e in (1e-8, 0.1, 1.0, 10.0)}
-    sheet.race(
+    builder.race(
         {label: path("ravine", rule, steps=80) for label, rule in rules.items()},
         "Adam",
         graded=True,
-        tall=4.0,
+        height=4.0,
     )
-    return sheet.said(
+    return builder.caption(
         "Adam divides by √v + ε. Where ε is far below the gradients' size it does nothing, and every "
         "direction has steps of one length. Where it is far above, √v does nothing: steps are in "
         "proportion to gradients again, as with momentum, at a rate of lr/ε, here too small to arrive. ε "
@@ -150,26 +143,22 @@ def epsilon(sheet: Sheet) -> str:
 
 
 @picture("dialects", "One name, five dialects: the same call on one surface")
-def dialects_of_one(sheet: Sheet) -> str:
+def dialects_of_one(builder: FigureBuilder) -> str:
     """RMSprop with each framework's arithmetic and defaults."""
     run = {
         name: path("ravine", registry.get("rmsprop", dialect=name, lr=0.1), steps=60)
         for name in dialects.DIALECTS
     }
-    left, right = sheet.axes(1, 2, (10, 4.0), width_ratios=(1.35, 1))
-    looks = style.looks(run, sheet.theme)
-    sheet.map(left, run, "RMSprop with lr 0.1", looks)
+    left, right = builder.axes(1, 2, (10, 4.0), width_ratios=(1.35, 1))
+    styles = line_styles(run, builder.theme)
+    builder.map(left, run, "RMSprop with lr 0.1", styles)
     away = {name: np.linalg.norm(one.points - run["paper"].points, axis=-1) for name, one in run.items()}
-    style.lined(right, sheet.theme)
-    for name, far in away.items():
-        look = looks[name]
-        y = np.where(far > 0, far, np.nan)
-        right.plot(y, color=look.colour, linestyle=look.line, label=name)
+    curves = {name: (np.arange(len(far)), np.where(far > 0, far, np.nan)) for name, far in away.items()}
+    builder.curves(right, curves, "Distance from the paper's path", styles)
     right.set(yscale="log", xlabel="step", ylabel="distance", xlim=(0, 60))
-    sheet.titled(right, "Distance from the paper's path")
-    sheet.legend(right)
+    builder.add_legend(right)
     most = ", ".join(f"{name} {far.max():.2g}" for name, far in away.items() if name != "paper")
-    return sheet.said(
+    return builder.caption(
         "RMSprop, called with one learning rate and nothing else, in the arithmetic and with the defaults "
         "of the paper and of four frameworks. Torch remembers longer (rho); TensorFlow 1 starts the mean "
         "of squares at 1, which makes its first steps short; where ε stands matters little here. Largest "
@@ -179,25 +168,25 @@ def dialects_of_one(sheet: Sheet) -> str:
 
 
 @picture("sparse", "Sparse against dense features")
-def sparse(sheet: Sheet) -> str:
+def sparse(builder: FigureBuilder) -> str:
     """One mean loss; its second feature always seen, and seen once in twenty steps."""
     rules, steps = [SGD(), Adagrad(), Adam()], 250
     seldom = surfaces.get("sparse")
     always = replace(seldom, name="dense", title="Dense features", noise=surfaces.Noise())
-    axes = sheet.axes(2, 2, (10, 8.0), width_ratios=(1.1, 1))
+    axes = builder.axes(2, 2, (10, 8.0), width_ratios=(1.1, 1))
     races = [compete(surface, rules, steps=steps, seed=7) for surface in (always, seldom)]
     titles = "Dense: both always seen", "Sparse: y seen once in 20"
     for i, race in enumerate(races):
-        sheet.map(axes[2 * i], race.paths, titles[i])
-        sheet.loss(axes[2 * i + 1], race.paths, "Loss after each step")
-        sheet.paths |= {f"{label}, {race.surface.name}": one for label, one in race.paths.items()}
-    sheet.legend(axes[1])
-    return sheet.said(
+        builder.map(axes[2 * i], race.paths, titles[i])
+        builder.loss(axes[2 * i + 1], race.paths, "Loss after each step")
+        builder.paths |= {f"{label}, {race.surface.name}": one for label, one in race.paths.items()}
+    builder.add_legend(axes[1])
+    return builder.caption(
         "The mean loss is the same in both rows: y counts for a twentieth of x. Above, that is because "
         "its gradient is small; rules with a rate for each entry see no difference between x and y and go "
         "straight. Below, because it is rarely seen, as that of a weight whose word is rare, and then "
         "twenty times as large: all wait for it and move by leaps, but Adam, whose momentum carries on "
         "between. AdaGrad slows an entry down by how often it was seen, not by the clock. Dense: "
-        f"{sheet.arrived(races[0])} Sparse: {sheet.arrived(races[1])}",
+        f"{builder.arrivals(races[0])} Sparse: {builder.arrivals(races[1])}",
         races[1].how,
     )

@@ -13,9 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from thalweg.gallery.registry import Sheet, picture
-from thalweg.plot import style
-from thalweg.plot.paths import levels
+from thalweg.gallery.registry import FigureBuilder, picture
+from thalweg.plot.paths import draw_contours
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -119,19 +118,19 @@ def principal_directions(run: Training) -> tuple[Array, float]:
 
 
 @picture("loss-landscape", "The loss of a small network around the path of its training")
-def loss_landscape(sheet: Sheet) -> str:
+def loss_landscape(builder: FigureBuilder) -> str:
     """Random and principal directions through the trained weights."""
     run = training(_EPOCHS)
     principal, share = principal_directions(run)
-    left, right = sheet.axes(1, 2, (10.5, 5.0))
+    left, right = builder.axes(1, 2, (10.5, 5.0))
     # Nearest point of the plane, whatever the angle between its directions.
     for ax, directions, title in (
         (left, random_directions(run), "Random, filter by filter normalised"),
         (right, principal, f"Principal: {share:.0%} of the path"),
     ):
         along = np.linalg.lstsq(directions.T, (run.weights - run.weights[-1]).T, rcond=None)[0]
-        _slice(sheet, ax, run, directions, along)
-        sheet.titled(ax, title)
+        _slice(builder, ax, run, directions, along)
+        builder.set_title(ax, title)
     left.set(xlabel="along the first direction", ylabel="along the second")
     right.set(xlabel="along the first component", ylabel="along the second")
     return (
@@ -146,23 +145,19 @@ def loss_landscape(sheet: Sheet) -> str:
     )
 
 
-def _slice(sheet: Sheet, ax: Axes, run: Training, directions: Array, along: Array) -> None:
+def _slice(builder: FigureBuilder, ax: Axes, run: Training, directions: Array, along: Array) -> None:
     """The loss over a plane, with the path on it."""
-    count = max(9, int(33 * sheet.detail))
+    count = max(9, int(33 * builder.detail))
     reach = max(1.0, 1.25 * float(np.abs(along).max()))
     axis = np.linspace(-reach, reach, count)
     a, b = np.meshgrid(axis, axis)
     plane = run.weights[-1] + np.stack([a.ravel(), b.ravel()], axis=-1) @ directions
     values = np.concatenate([run.loss(part) for part in np.array_split(plane, max(1, len(plane) // 64))])
-    heights = levels(values, 16)
-    ranks = np.interp(values.reshape(a.shape), heights, np.linspace(0, 1, len(heights)))
-    even = np.linspace(0, 1, len(heights))
-    ax.contourf(a, b, ranks, even, cmap=sheet.theme.heights)
-    lines = ax.contour(a, b, ranks, even, colors=sheet.theme.grid, linewidths=0.7)
-    names = {float(at): f"{height:.2g}" for at, height in zip(even, heights, strict=True)}
-    ax.clabel(lines, list(even[2::3]), fmt=names, fontsize=7, colors=sheet.theme.faint)
-    look = sheet.look(0)
-    ax.plot(*along, color=look.colour, marker="o", markersize=3.5, path_effects=style.halo(sheet.theme))
-    ink: Any = {"color": sheet.theme.ink, "markeredgecolor": sheet.theme.paper}
-    ax.plot(*along[:, -1], "*", markersize=12, **ink)
-    ax.plot(*along[:, 0], "o", markersize=7, color=sheet.theme.paper, markeredgecolor=sheet.theme.ink)
+    theme = builder.theme
+    lines, heights = draw_contours(ax, a, b, values.reshape(a.shape), theme, 16)
+    names = {float(rank): f"{height:.2g}" for rank, height in zip(lines.levels, heights, strict=True)}
+    ax.clabel(lines, list(lines.levels[2::3]), fmt=names, fontsize=7, colors=theme.muted)
+    dots: Any = {"marker": "o", "markersize": 3.5, "path_effects": theme.outline()}
+    ax.plot(*along, color=theme.series[0], **dots)
+    ax.plot(*along[:, -1], "*", markersize=12, color=theme.text, markeredgecolor=theme.background)
+    ax.plot(*along[:, 0], "o", markersize=7, color=theme.background, markeredgecolor=theme.text)

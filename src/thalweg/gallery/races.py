@@ -1,6 +1,6 @@
 """Races of the classical rules, each with its own tuned learning rate."""
 
-from thalweg.gallery.registry import Sheet, picture
+from thalweg.gallery.registry import FigureBuilder, picture
 from thalweg.rule import Rule
 from thalweg.rules import SGD, Adadelta, Adagrad, Adam, Momentum, Nesterov, RMSprop
 from thalweg.surfaces.race import compete
@@ -35,10 +35,10 @@ def _alone(rule: Rule, what: str) -> None:
     name = rule.name
 
     @picture(f"ravine-{name}", f"{type(rule).__name__} in the ravine")
-    def ravine(sheet: Sheet) -> str:
+    def ravine(builder: FigureBuilder) -> str:
         race = compete("ravine", [rule], steps=60)
-        sheet.race(race.paths, f"{type(rule).__name__}", tall=4.0)
-        return sheet.said(what, race.how)
+        builder.race(race.paths, f"{type(rule).__name__}", height=4.0)
+        return builder.caption(what, race.how)
 
 
 for _rule in (SGD(), Momentum(), Adagrad(), RMSprop(), Adam()):
@@ -46,11 +46,11 @@ for _rule in (SGD(), Momentum(), Adagrad(), RMSprop(), Adam()):
 
 
 @picture("ravine", "Five rules in the ravine")
-def ravine_of_all(sheet: Sheet) -> str:
+def ravine_of_all(builder: FigureBuilder) -> str:
     """The five together."""
     race = compete("ravine", [SGD(), Momentum(), Adagrad(), RMSprop(), Adam()], steps=60)
-    sheet.race(race.paths, "Ravine", tall=4.0)
-    return sheet.said(
+    builder.race(race.paths, "Ravine", height=4.0)
+    return builder.caption(
         "Gradient descent zigzags, momentum swings, and the rules with a rate for each direction head for "
         "the minimum. On a ravine along the axes that is an advantage they would lose if it lay askew.",
         race.how,
@@ -58,41 +58,41 @@ def ravine_of_all(sheet: Sheet) -> str:
 
 
 @picture("race-valley", "Race: the long valley")
-def race_valley(sheet: Sheet) -> str:
+def race_valley(builder: FigureBuilder) -> str:
     """Curvatures 500 times apart."""
     race = compete("long_valley", CLASSICAL, steps=120)
-    sheet.race(race.paths, "Long valley")
-    return sheet.said(
+    builder.race(race.paths, "Long valley")
+    return builder.caption(
         "Across the valley the curvature is 500 times that along it. Gradient descent, whose rate the "
         "walls limit, is left far behind; momentum gathers speed; rules that scale each entry hardly "
-        f"see a valley. {sheet.arrived(race)}",
+        f"see a valley. {builder.arrivals(race)}",
         race.how,
     )
 
 
 @picture("race-saddle", "Race: off a saddle point")
-def race_saddle(sheet: Sheet) -> str:
+def race_saddle(builder: FigureBuilder) -> str:
     """Beside the ridge."""
     race = compete("saddle", CLASSICAL, steps=40)
-    sheet.race(race.paths, "Saddle", tall=4.8)
-    return sheet.said(
+    builder.race(race.paths, "Saddle", height=4.8)
+    return builder.caption(
         "All start a thousandth beside the ridge that leads to the saddle (cross). Gradient descent "
         "follows the slope to the saddle and stays until the tiny gradient across has grown; momentum "
         "swings about it meanwhile. Rules that divide by the gradient's size go down at once: a tiny "
-        f"gradient gives them as long a step as a large one. {sheet.arrived(race)}",
+        f"gradient gives them as long a step as a large one. {builder.arrivals(race)}",
         race.how,
     )
 
 
 @picture("race-beale", "Race: Beale's function")
-def race_beale(sheet: Sheet) -> str:
+def race_beale(builder: FigureBuilder) -> str:
     """Steep walls and a flat, bent valley."""
     race = compete("beale", CLASSICAL, steps=120)
-    sheet.race(race.paths, "Beale", tall=5.0)
-    return sheet.said(
+    builder.race(race.paths, "Beale", height=5.0)
+    return builder.caption(
         "The gradient is a hundred times larger at the start than on the flat valley that leads to the "
         "minimum (star). A rate that survives the start is slow in the valley; a step scaled by past "
         "gradients suffers less from that. "
-        f"{sheet.arrived(race)}",
+        f"{builder.arrivals(race)}",
         race.how,
     )

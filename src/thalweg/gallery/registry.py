@@ -1,4 +1,4 @@
-"""What a picture of the gallery is, and the sheet that it is drawn on."""
+"""What a picture of the gallery is, and the builder that draws it."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -8,23 +8,25 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thalweg import palette, plot
+from thalweg import plot
 from thalweg.errors import nearest
-from thalweg.plot import style
-from thalweg.plot.style import Look, Theme
+from thalweg.plot.paths import line_styles
+from thalweg.plot.theme import LineStyle, Theme, find_theme
 from thalweg.surfaces.paths import Path
 from thalweg.surfaces.race import Race, described
 
+Styles = Mapping[str, LineStyle]
+
 
 @dataclass
-class Sheet:
-    """Paper to draw one picture on.
+class FigureBuilder:
+    """A figure while it is drawn.
 
     Attributes:
         theme: its colours.
-        scale: its size, beside the usual.
-        detail: how fine surfaces are drawn, beside the usual; and how long what is slow is computed.
-        paths: what was drawn, by label, for the caption.
+        scale: its size, as a multiple of the usual.
+        detail: how fine surfaces are drawn, as a multiple of the usual, and how long is computed.
+        paths: those drawn, by label, for the caption.
     """
 
     theme: Theme
@@ -36,85 +38,84 @@ class Sheet:
     def axes(
         self, rows: int = 1, columns: int = 1, size: tuple[float, float] = (10.0, 4.4), **options: Any
     ) -> list[Axes]:
-        """Dressed axes, row by row."""
-        self.figure = style.figure(self.theme, (size[0] * self.scale, size[1] * self.scale))
+        """Axes of the theme, row by row."""
+        self.figure = self.theme.figure((size[0] * self.scale, size[1] * self.scale))
         made = self.figure.subplots(rows, columns, squeeze=False, **options)
-        return [style.dress(ax, self.theme) for ax in made.flat]
+        return [self.theme.style_axes(ax) for ax in made.flat]
 
-    def map(
-        self, ax: Axes, paths: Mapping[str, Path], title: str = "", looks: Mapping[str, Look] | None = None
-    ) -> Axes:
-        """The paths over their surface."""
+    def map(self, ax: Axes, paths: Mapping[str, Path], title: str = "", styles: Styles | None = None) -> None:
+        """Draw the paths over their surface."""
         self.paths |= paths
-        plot.path(paths, ax=ax, theme=self.theme, looks=looks, count=max(40, int(240 * self.detail)))
-        return self.titled(ax, title)
+        plot.path(paths, ax=ax, theme=self.theme, styles=styles, count=max(40, int(240 * self.detail)))
+        self.set_title(ax, title)
 
     def loss(
-        self, ax: Axes, paths: Mapping[str, Path], title: str = "", looks: Mapping[str, Look] | None = None
-    ) -> Axes:
-        """The loss of each path after each step."""
+        self, ax: Axes, paths: Mapping[str, Path], title: str = "", styles: Styles | None = None
+    ) -> None:
+        """Draw the loss of each path after each step."""
         self.paths |= paths
-        plot.loss(paths, ax=ax, theme=self.theme, looks=looks)
-        return self.titled(ax, title)
+        plot.loss(paths, ax=ax, theme=self.theme, styles=styles)
+        self.set_title(ax, title)
 
     def race(
-        self, paths: Mapping[str, Path], title: str = "", *, graded: bool = False, tall: float = 4.4
-    ) -> list[Axes]:
-        """Map and loss side by side with one legend; `graded` where paths differ by one number, in order."""
-        looks = style.graded(paths, self.theme) if graded else style.looks(paths, self.theme)
-        left, right = self.axes(1, 2, (10.0, tall), width_ratios=(1.35, 1))
-        self.map(left, paths, title, looks)
-        self.loss(right, paths, "Loss after each step", looks)
-        self.legend(right)
-        return [left, right]
+        self, paths: Mapping[str, Path], title: str = "", *, graded: bool = False, height: float = 4.4
+    ) -> None:
+        """Draw map and loss side by side; `graded` where paths differ by one number, in order."""
+        styles = self.graded_styles(paths) if graded else line_styles(paths, self.theme)
+        left, right = self.axes(1, 2, (10.0, height), width_ratios=(1.35, 1))
+        self.map(left, paths, title, styles)
+        self.loss(right, paths, "Loss after each step", styles)
+        self.add_legend(right)
 
-    def lines(self, ax: Axes, curves: Mapping[str, tuple[Any, Any]], **labels: Any) -> Axes:
-        """Curves (x, y) by label."""
-        style.lined(ax, self.theme)
-        for i, (label, (x, y)) in enumerate(curves.items()):
-            look = self.look(i)
-            ax.plot(x, y, color=look.colour, linestyle=look.line, linewidth=1.7, label=label)
-        ax.set(**labels)
-        return ax
+    def curves(
+        self,
+        ax: Axes,
+        curves: Mapping[str, tuple[Any, Any]],
+        title: str = "",
+        styles: Styles | None = None,
+    ) -> None:
+        """Draw curves (x, y) by label."""
+        self.theme.add_grid(ax)
+        styles = styles or {label: self.theme.line_style(i) for i, label in enumerate(curves)}
+        for label, (x, y) in curves.items():
+            ax.plot(x, y, **styles[label].matplotlib, linewidth=1.7, label=label)
+        self.set_title(ax, title)
 
-    def look(self, i: int) -> Look:
-        """The i-th look."""
-        return Look(self.theme.colours[i % len(self.theme.colours)], palette.DASHES[i % len(palette.DASHES)])
+    def graded_styles(self, labels: Mapping[str, Any]) -> Styles:
+        """Styles of lines that differ by one number, by label, smallest first."""
+        return dict(zip(labels, self.theme.graded_styles(len(labels)), strict=True))
 
-    def titled(self, ax: Axes, title: str) -> Axes:
-        """The axes with a heading."""
-        if title:
-            style.title(ax, title, self.theme)
-        return ax
+    def set_title(self, ax: Axes, title: str) -> None:
+        """Set a title."""
+        self.theme.set_title(ax, title)
 
-    def legend(self, source: Axes, columns: int = 7) -> None:
-        """One legend below the whole picture, of what `source` has."""
+    def add_legend(self, source: Axes, columns: int = 7) -> None:
+        """Add one legend below the whole figure, of what `source` has."""
         handles, labels = source.get_legend_handles_labels()
-        style.legend(self.figure, self.theme, handles=handles, labels=labels, ncols=min(columns, len(labels)))
+        self.theme.add_legend(self.figure, handles=handles, labels=labels, ncols=min(columns, len(labels)))
 
-    def arrived(self, race: Race) -> str:
-        """When each arrived, in words."""
-        said = {label: "not" if t is None else str(t) for label, t in race.arrivals.items()}
-        return f"Steps {race.goal.sentence}: {', '.join(f'{label} {t}' for label, t in said.items())}."
+    def arrivals(self, race: Race) -> str:
+        """After how many steps each arrived, as a sentence."""
+        steps = (f"{label} {'not' if t is None else t}" for label, t in race.arrivals.items())
+        return f"Steps {race.goal.sentence}: {', '.join(steps)}."
 
-    def said(self, text: str, how: str = "") -> str:
+    def caption(self, text: str, how: str = "") -> str:
         """A caption: what to see, then every setting in use and how it was chosen."""
-        text = " ".join(text.split())
         surfaces: dict[str, dict[str, Path]] = {}
         for label, one in self.paths.items():
             surfaces.setdefault(one.surface.unicode() + str(one.surface.noise), {})[label] = one
         settings = " ".join(described(paths) for paths in surfaces.values())
-        return " ".join(part for part in (text, settings, how) if part)
+        return " ".join(part for part in (" ".join(text.split()), settings, how) if part)
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A picture.
+class CaptionedFigure:
+    """A picture as drawn.
 
     Attributes:
         figure: a matplotlib figure.
         caption: what to see, the settings, and how they were chosen: one paragraph.
-        paths: what it shows, by label, where it shows paths.
+        paths: those shown, by label.
     """
 
     figure: Figure
@@ -129,27 +130,29 @@ class Picture:
     Attributes:
         name: as `get` takes it.
         title: what it is about.
-        function: draws on a sheet and returns the caption.
+        function: draws with a builder and returns the caption.
     """
 
     name: str
     title: str
-    function: Callable[[Sheet], str]
+    function: Callable[[FigureBuilder], str]
 
-    def draw(self, *, theme: str | Theme = "light", scale: float = 1.0, detail: float = 1.0) -> Drawn:
+    def draw(
+        self, *, theme: str | Theme = "light", scale: float = 1.0, detail: float = 1.0
+    ) -> CaptionedFigure:
         """Draw it.
 
         Args:
             theme: "light" or "dark".
-            scale: its size, beside the usual.
-            detail: how fine, beside the usual: less is sooner.
+            scale: its size, as a multiple of the usual.
+            detail: how fine, as a multiple of the usual: less is sooner.
 
         Raises:
-            ImportError: what the picture's data needs is not there.
+            ImportError: a package that the picture's data needs is not installed.
         """
-        sheet = Sheet(style.theme_named(theme), scale, detail)
-        caption = self.function(sheet)
-        return Drawn(sheet.figure, caption, dict(sheet.paths))
+        builder = FigureBuilder(find_theme(theme), scale, detail)
+        caption = self.function(builder)
+        return CaptionedFigure(builder.figure, caption, dict(builder.paths))
 
     @property
     def code(self) -> str:
@@ -161,10 +164,12 @@ class Picture:
 _PICTURES: dict[str, Picture] = {}
 
 
-def picture(name: str, title: str) -> Callable[[Callable[[Sheet], str]], Callable[[Sheet], str]]:
-    """Registers the function below it as a picture."""
+def picture(
+    name: str, title: str
+) -> Callable[[Callable[[FigureBuilder], str]], Callable[[FigureBuilder], str]]:
+    """Register the function below as a picture."""
 
-    def register(function: Callable[[Sheet], str]) -> Callable[[Sheet], str]:
+    def register(function: Callable[[FigureBuilder], str]) -> Callable[[FigureBuilder], str]:
         _PICTURES[name] = Picture(name, title, function)
         return function
 

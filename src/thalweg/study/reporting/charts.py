@@ -1,4 +1,4 @@
-"""What each picture of a study shows, as data: `figures` draws it on paper, `report` in the page."""
+"""What each chart of a study shows, as data: `figures` draws it by matplotlib, `interactive` by plotly."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, pairwise
-from typing import NamedTuple
 
 import numpy as np
 
-from thalweg.palette import DARK, DASHES, LIGHT, ORDERED_DARK, ORDERED_LIGHT, STROKES
+from thalweg.palette import DASH_NAMES, DASHES
+from thalweg.plot.theme import LineStyle, Theme
 from thalweg.study.reporting.wording import number
 from thalweg.study.statistics import findings as statistics
 from thalweg.study.statistics.findings import TOLERANCE, Curve, Findings, Outcome, Summary
 from thalweg.study.statistics.resampling import FloatArray
 
 # A loss so many times the lowest is cut off: what happens there matters to nobody.
-CUT = 100
+CUT_OFF = 100
 
 # A logarithmic axis that spans less than this factor has no round numbers to be labelled by.
-FLAT = 3
+MIN_LOG_RATIO = 3
 
 # No screen shows more points of a line.
-POINTS = 300
+MAX_POINTS = 300
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line; NaN in y is a gap.
+class Series:
+    """A line of a chart with its band; NaN in y is a gap.
 
     Attributes:
         name: the contestant's.
         low, high: ends of the band; equal to y where there is none.
-        mark: a point to be pointed out.
+        mark: a point to mark.
         good: the good region: between which learning rates the line is drawn thicker.
-        study: whose line, where one picture shows several studies.
+        study: the study it is of, where one chart shows several.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Line:
     good: tuple[float, float] | None = None
     study: str = ""
 
-    def pieces(self) -> list[slice]:
-        """Its parts between gaps."""
+    def segments(self) -> list[slice]:
+        """The indices of its points between gaps."""
         seen = [False, *map(math.isfinite, self.y), False]
         turns = [i for i, (a, b) in enumerate(pairwise(seen)) if a != b]
         return [slice(*ends) for ends in zip(turns[::2], turns[1::2], strict=True)]
@@ -56,33 +56,33 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture.
+    """One chart.
 
     Attributes:
         key: names it within a study.
         caption: what to see, in a sentence or two.
         y_range: what is shown of the y axis; None: everything.
         level: a horizontal line across, such as the target.
-        dots: whether each point is a measurement of its own, to be marked.
+        markers: whether each point is a measurement of its own, to be marked.
     """
 
     key: str
     title: str
     x_label: str
     y_label: str
-    lines: tuple[Line, ...]
+    series: tuple[Series, ...]
     caption: str
     x_log: bool = False
     y_log: bool = False
     y_range: tuple[float, float] | None = None
     level: float | None = None
-    dots: bool = False
+    markers: bool = False
 
     @property
     def x_ticks(self) -> tuple[float, ...]:
         """Where the x axis is labelled; empty: anywhere."""
-        found = sorted({x for line in self.lines for x in line.x})
-        if self.dots or (len(found) <= 12 and all(x == round(x) for x in found)):
+        found = sorted({x for line in self.series for x in line.x})
+        if self.markers or (len(found) <= 12 and all(x == round(x) for x in found)):
             return tuple(found[:: 1 + len(found) // 12])
         return _ticks(found[0], found[-1]) if self.x_log else ()
 
@@ -91,16 +91,16 @@ class Chart:
         """Where the y axis is labelled; empty: anywhere."""
         if not self.y_log:
             return ()
-        seen = [v for line in self.lines for p in line.pieces() for v in (*line.low[p], *line.high[p])]
+        seen = [v for line in self.series for p in line.segments() for v in (*line.low[p], *line.high[p])]
         return _ticks(*(self.y_range or (min(seen), max(seen))))
 
     @property
-    def shade(self) -> float:
+    def band_opacity(self) -> float:
         """How opaque bands are: the more lie over each other, the less."""
-        return min(0.16, 0.6 / max(1, len(self.lines)))
+        return min(0.16, 0.6 / max(1, len(self.series)))
 
-    def stretch(self, line: Line) -> tuple[list[float], list[float]]:
-        """The part of a sensitivity line within its good region."""
+    def good_part(self, line: Series) -> tuple[list[float], list[float]]:
+        """The points (x, y) of a sensitivity line within its good region."""
         if line.good is None:
             return [], []
         low, high = line.good
@@ -111,34 +111,25 @@ class Chart:
         return at, (np.exp(there) if self.y_log else there).tolist()
 
 
-class Look(NamedTuple):
-    """How a contestant is drawn everywhere: a colour on white, one on dark, and dashes (none: solid)."""
-
-    light: str
-    dark: str
-    dashes: tuple[float, ...]
-
-
-def looks(*findings: Findings) -> dict[str, Look]:
-    """Each contestant's look, by name: all different up to 24, and in a varied study in order."""
+def line_styles(theme: Theme, *findings: Findings) -> dict[str, LineStyle]:
+    """Each contestant's style, by name: up to 24 differ; graded by the number in a varied study."""
     names = dict.fromkeys(c["name"] for one in findings for c in one.study.facts["contestants"])
     numbers = {name: value for one in findings for name, value in _numbers(one).items()}
     if numbers and numbers.keys() == names.keys():
-        return _ordered(numbers)
-    return {
-        name: Look(LIGHT[i % len(LIGHT)], DARK[i % len(DARK)], DASHES[i % len(DASHES)])
-        for i, name in enumerate(names)
-    }
+        ranked = sorted(set(numbers.values()))
+        styles = theme.graded_styles(len(ranked))
+        return {name: styles[ranked.index(number)] for name, number in numbers.items()}
+    return {name: theme.line_style(i) for i, name in enumerate(names)}
 
 
 def order(findings: Findings) -> list[Summary]:
-    """Contestants as pictures name them: best first, or in a varied study by their number."""
+    """Contestants as charts list them: best first, or in a varied study by their number."""
     numbers = _numbers(findings)
     return sorted(findings.summaries, key=lambda s: numbers.get(s.name, math.inf))
 
 
 def of(findings: Findings) -> list[Chart]:
-    """The pictures of a study, as far as it has something to show."""
+    """The charts of a study that have something to show."""
     measures = findings.measures
     return _drawable(
         *_varied(findings),
@@ -179,23 +170,25 @@ def profiles(findings: Sequence[Findings]) -> list[Chart]:
     return found
 
 
-def beside(findings: Sequence[Findings], labels: Sequence[str]) -> list[Chart]:
-    """Several studies of one task in one picture: the validation loss of all their contestants."""
+def side_by_side(findings: Sequence[Findings], labels: Sequence[str]) -> list[Chart]:
+    """Several studies of one task in one chart: the validation loss of all their contestants."""
     each = [_learning(one, "val_loss", "Validation loss, studies beside each other") for one in findings]
     lines = [
-        replace(line, study=label) for chart, label in zip(each, labels, strict=True) for line in chart.lines
+        replace(line, study=label) for chart, label in zip(each, labels, strict=True) for line in chart.series
     ]
-    strokes = ", ".join(f"{stroke}: {label}" for stroke, label in zip(cycle(STROKES), labels, strict=False))
-    caption = f"The same optimizer has the same colour. Each study has its own stroke: {strokes}."
-    return _drawable(_scaled(replace(each[0], key="beside", lines=tuple(lines), caption=caption, level=None)))
+    dashes = ", ".join(f"{name}: {label}" for name, label in zip(cycle(DASH_NAMES), labels, strict=False))
+    caption = f"The same optimizer has the same colour. Each study has its own dashes: {dashes}."
+    return _drawable(
+        _scaled(replace(each[0], key="side_by_side", series=tuple(lines), caption=caption, level=None))
+    )
 
 
-def dashes(chart: Chart, line: Line, look: Look) -> tuple[float, ...]:
-    """A line's dashes: its study's, where the chart shows several, else its contestant's."""
+def line_style(chart: Chart, line: Series, style: LineStyle) -> LineStyle:
+    """A line's style: its contestant's, with dashes of its study's where the chart shows several."""
     if not line.study:
-        return look.dashes
-    studies = list(dict.fromkeys(one.study for one in chart.lines))
-    return DASHES[studies.index(line.study) % len(DASHES)]
+        return style
+    studies = list(dict.fromkeys(one.study for one in chart.series))
+    return style._replace(dashes=DASHES[studies.index(line.study) % len(DASHES)])
 
 
 # -- the charts -----------------------------------------------------------------------------------
@@ -306,7 +299,7 @@ def _varied(findings: Findings) -> list[Chart]:
                 f"Medians at the end of training, each {label} at its best setting; bands reach from the "
                 "lowest seed to the highest.",
                 x_log=log,
-                dots=True,
+                markers=True,
             ),
             log=figure in ("val_loss", "seconds"),
         )
@@ -314,7 +307,7 @@ def _varied(findings: Findings) -> list[Chart]:
     ]
 
 
-def _groups(findings: Findings, numbers: dict[str, float], figure: str) -> tuple[Line, ...]:
+def _groups(findings: Findings, numbers: dict[str, float], figure: str) -> tuple[Series, ...]:
     """A line for each rule: its contestants' figure by their number."""
     points: dict[str, list[tuple[float, ...]]] = {}
     for summary in order(findings):
@@ -326,7 +319,7 @@ def _groups(findings: Findings, numbers: dict[str, float], figure: str) -> tuple
     return tuple(_line(rule, *np.array(several).T) for rule, several in points.items())
 
 
-# -- their parts ----------------------------------------------------------------------------------
+# -- their lines ----------------------------------------------------------------------------------
 
 
 def _curves(findings: Findings, figure: str) -> Iterable[tuple[Summary, Curve]]:
@@ -349,32 +342,32 @@ def _middle(setting: Outcome) -> float:
     return float(np.median(setting.losses("val_loss")))
 
 
-def _line(name: str, x: FloatArray, y: FloatArray, low: FloatArray, high: FloatArray) -> Line:
+def _line(name: str, x: FloatArray, y: FloatArray, low: FloatArray, high: FloatArray) -> Series:
     """A line of no more points than can be seen; what is infinite becomes a gap."""
-    few = np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)
+    few = np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).round().astype(int)
     y = np.where(np.isfinite(y), y, math.nan)
     points, middle, least, most = (tuple(v[few].tolist()) for v in (x, y, low, high))
-    return Line(name, points, middle, least, most)
+    return Series(name, points, middle, least, most)
 
 
 def _scaled(chart: Chart, *, cut: bool = False, log: bool = True) -> Chart:
     """On a logarithmic axis where that says more; cut off far above the lowest, if asked; bands finite."""
-    seen = [v for line in chart.lines for v in line.y if math.isfinite(v)]
+    seen = [v for line in chart.series for v in line.y if math.isfinite(v)]
     if not seen:
         return chart
     least = min(seen)
-    below = [line.low[i] for line in chart.lines for i, v in enumerate(line.y) if math.isfinite(v)]
-    chart = replace(chart, y_log=log and min(below) > 0 and max(seen) > FLAT * min(below))
+    below = [line.low[i] for line in chart.series for i, v in enumerate(line.y) if math.isfinite(v)]
+    chart = replace(chart, y_log=log and min(below) > 0 and max(seen) > MIN_LOG_RATIO * min(below))
     if cut:
         # Without a zero to go by, three times as far from the lowest as the middle is.
-        limit = CUT * least if chart.y_log else least + 3 * (float(np.median(seen)) - least)
+        limit = CUT_OFF * least if chart.y_log else least + 3 * (float(np.median(seen)) - least)
         if least < limit < max(seen):
-            room = (min(below) / 1.1) if chart.y_log else min(below) - 0.05 * (limit - least)
+            bottom = (min(below) / 1.1) if chart.y_log else min(below) - 0.05 * (limit - least)
             caption = f"{chart.caption} Losses above {number(limit)} are cut off."
-            chart = replace(chart, y_range=(room, limit), caption=caption)
+            chart = replace(chart, y_range=(bottom, limit), caption=caption)
     top = 10 * max(map(abs, seen))
-    finite = (replace(line, high=tuple(min(v, top) for v in line.high)) for line in chart.lines)
-    return replace(chart, lines=tuple(finite))
+    finite = (replace(line, high=tuple(min(v, top) for v in line.high)) for line in chart.series)
+    return replace(chart, series=tuple(finite))
 
 
 def _ticks(low: float, high: float) -> tuple[float, ...]:
@@ -388,28 +381,10 @@ def _ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def _drawable(*charts: Chart) -> list[Chart]:
-    return [chart for chart in charts if any(line.pieces() for line in chart.lines)]
+    return [chart for chart in charts if any(line.segments() for line in chart.series)]
 
 
 def _numbers(findings: Findings) -> dict[str, float]:
     """The contestants' numbers, where the study varied one."""
     varied = findings.study.facts.get("varied") or {"values": {}}
     return {name: float(value) for name, value in varied["values"].items()}
-
-
-def _ordered(numbers: dict[str, float]) -> dict[str, Look]:
-    """Colours by rank, so that no two neighbours look alike."""
-    ranked = sorted(set(numbers.values()))
-    shares = {value: i / max(1, len(ranked) - 1) for i, value in enumerate(ranked)}
-    return {
-        name: Look(_between(ORDERED_LIGHT, shares[value]), _between(ORDERED_DARK, shares[value]), ())
-        for name, value in numbers.items()
-    }
-
-
-def _between(colours: Sequence[str], share: float) -> str:
-    """The colour so far along the way through several."""
-    table = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours]
-    at = share * (len(table) - 1)
-    mixed = (np.interp(at, range(len(table)), channel) for channel in zip(*table, strict=True))
-    return "#" + "".join(f"{round(float(value)):02x}" for value in mixed)

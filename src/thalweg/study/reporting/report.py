@@ -12,11 +12,13 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from thalweg.plot import writer
+from thalweg.plot.theme import DARK, FONTS, LIGHT, LineStyle
 from thalweg.statefile import replaced
 from thalweg.study.errors import StudyError
 from thalweg.study.planning.budget import counted
 from thalweg.study.reporting import advice, charts, figures, interactive, tables, wording
-from thalweg.study.reporting.charts import Chart, Look
+from thalweg.study.reporting.charts import Chart
 from thalweg.study.reporting.tables import ResultsTable
 from thalweg.study.statistics.findings import Findings
 
@@ -87,7 +89,7 @@ class Report:
     """
 
     sections: tuple[Section, ...]
-    looks: Mapping[str, Look]
+    styles: Mapping[str, LineStyle]
     overview: ResultsTable | None
     charts: tuple[Chart, ...]
     remarks: tuple[str, ...]
@@ -95,13 +97,13 @@ class Report:
     @property
     def names(self) -> list[str]:
         """Contestants in the charts over all studies."""
-        return list(dict.fromkeys(line.name for chart in self.charts for line in chart.lines))
+        return list(dict.fromkeys(line.name for chart in self.charts for line in chart.series))
 
     @property
     def answer(self) -> str:
         """Of several studies, in a sentence."""
         best = [{s.name for s in section.findings.tied} for section in self.sections]
-        names = list(self.looks)
+        names = list(self.styles)
         counts = {name: sum(name in several for several in best) for name in names}
         most = max(counts.values())
         if not most:
@@ -132,8 +134,8 @@ def write(folder: Path, *findings: Findings) -> Written:
     picture = lru_cache(partial(_picture, report))
     steps: tuple[Callable[[BinaryIO], object], ...] = (
         lambda file: file.write(_html(report).encode()),
-        lambda file: figures.save(picture(), file, "png"),
-        lambda file: figures.save(picture(), file, "svg"),
+        lambda file: writer.save(picture(), file, kind="png"),
+        lambda file: writer.save(picture(), file, kind="svg"),
         lambda file: file.write(_markdown(report).encode()),
     )
     for path, step in zip(written, steps, strict=True):
@@ -185,7 +187,7 @@ def _report(findings: Sequence[Findings]) -> Report:
         Section(label, one, tables.of(one), tuple(charts.of(one)))
         for label, one in zip(labels, findings, strict=True)
     )
-    looks, over, remarks = charts.looks(*findings), [], []
+    styles, over, remarks = charts.line_styles(LIGHT, *findings), [], []
     if len(findings) > 1:
         over += _beside(findings, labels)
         tasks = {one.task["name"] for one in findings}
@@ -196,7 +198,7 @@ def _report(findings: Sequence[Findings]) -> Report:
                 remarks.append(f"There is no performance profile: {error}.")
     return Report(
         sections,
-        looks,
+        styles,
         tables.overview(findings, labels) if len(findings) > 1 else None,
         tuple(over),
         tuple(remarks),
@@ -226,7 +228,7 @@ def _beside(findings: Sequence[Findings], labels: Sequence[str]) -> list[Chart]:
         chart
         for several in groups.values()
         if len(several) > 1
-        for chart in charts.beside([findings[i] for i in several], [labels[i] for i in several])
+        for chart in charts.side_by_side([findings[i] for i in several], [labels[i] for i in several])
     ]
 
 
@@ -286,19 +288,21 @@ def _several(values: Sequence[int]) -> str:
 
 
 def _html(report: Report) -> str:
-    from plotly.offline import get_plotlyjs
-
-    colours = dict.fromkeys((look.light, look.dark) for look in report.looks.values())
-    palette = {f"--series-{i}": pair for i, pair in enumerate(colours)}
-    variables = {light: name for name, (light, _) in palette.items()}
+    light = dict.fromkeys(style.colour for style in report.styles.values())
+    variables = {colour: f"--series-{i}" for i, colour in enumerate(light)}
+    colours = {theme.name: dict(theme.css) for theme in (LIGHT, DARK)}
+    for theme in (LIGHT, DARK):
+        styles = charts.line_styles(theme, *(section.findings for section in report.sections))
+        for name, style in styles.items():
+            colours[theme.name][variables[report.styles[name].colour]] = style.colour
     drawn: dict[str, Any] = {}
 
     def draw(chart: Chart) -> tuple[str, Chart, Markup]:
         """Notes a chart for the page's script; its name there, and what is seen without it."""
         key = f"chart-{len(drawn)}"
-        drawn[key] = interactive.plotly(chart, report.looks, variables)
+        drawn[key] = interactive.plotly(chart, report.styles, variables)
         # Our own drawing: what it says in words, matplotlib has escaped.
-        return key, chart, Markup(figures.svg(chart, report.looks, variables))
+        return key, chart, Markup(figures.svg(chart, report.styles, variables))
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -311,10 +315,12 @@ def _html(report: Report) -> str:
         report=report,
         draw=draw,
         drawn=drawn,
-        palette=palette,
+        colours=colours,
+        fonts=Markup(FONTS),
+        templates={theme.name: theme.plotly_template for theme in (LIGHT, DARK)},
         variables=variables,
         shown={s.name for section in report.sections for s in section.findings.summaries[:SHOWN]},
-        plotly=Markup(get_plotlyjs()),
+        plotly=Markup(writer.plotly_script()),
     )
 
 
@@ -326,14 +332,14 @@ def _picture(report: Report) -> Figure:
     if len(report.sections) == 1:
         seeds = report.sections[0].findings.seeds
         title = f"{report.title}: medians over {seeds} seed{'s' if seeds != 1 else ''}"
-        return figures.together(report.sections[0].charts, report.looks, title)
+        return figures.combined(report.sections[0].charts, report.styles, title)
     several = [
         replace(chart, title=f"{section.label}: {chart.title[:1].lower()}{chart.title[1:]}")
         for section in report.sections
         for chart in section.charts
         if chart.key in ("val_loss", "sensitivity")
     ]
-    return figures.together([*report.charts, *several], report.looks, report.title)
+    return figures.combined([*report.charts, *several], report.styles, report.title)
 
 
 def _markdown(report: Report) -> str:
