@@ -100,7 +100,7 @@ class Form(Protocol):
         """
 
 
-class Arrays(Protocol):
+class ArrayAdapter(Protocol):
     """What the table asks of a framework's arrays."""
 
     def form(self, arrays: list[Any]) -> Form:
@@ -128,7 +128,7 @@ class Group:
     """
 
     def __init__(
-        self, arrays: Arrays, program: Program, places: Sequence[int], layouts: Any, copied: Any
+        self, arrays: ArrayAdapter, program: Program, places: Sequence[int], layouts: Any, copied: Any
     ) -> None:
         self.places = places
         self._arrays = arrays
@@ -183,7 +183,7 @@ class Table:
     """
 
     def __init__(
-        self, arrays: Arrays, program: Program, columns: Columns, name: Callable[[int, int], str]
+        self, arrays: ArrayAdapter, program: Program, columns: Columns, name: Callable[[int, int], str]
     ) -> None:
         self.program = program
         self.groups: list[Group] = []

@@ -41,7 +41,7 @@ class Operation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Names:
+class Naming:
     """How the names in a rule are written in its formula.
 
     Attributes:
@@ -108,7 +108,7 @@ class Notation:
     negative: int = SUM
     brackets: Callable[[str], str] = "({})".format
     functions: Mapping[str, str] = field(default_factory=dict)
-    names: Names = field(default_factory=Names)
+    names: Naming = field(default_factory=Naming)
     layout: Callable[[Sequence[tuple[str, str]]], str] = lambda rows: "\n".join(map(" = ".join, rows))
 
     def write(self, x: Any, symbols: Mapping[str, str] | None = None) -> str:
@@ -301,7 +301,7 @@ LATEX = Notation(
         "maximum": r"\max",
         "minimum": r"\min",
     },
-    names=Names(
+    names=Naming(
         inputs={"t": "t", "p": r"\theta_{t-1}", "g": "g_t", "P": r"\Theta_{t-1}", "G": "G_t"},
         updated=r"\theta_t",
         before="_{t-1}",
@@ -377,7 +377,7 @@ UNICODE = Notation(
     },
     number=lambda x: f"{x:g}".replace("-", "−").replace("inf", "∞"),
     functions={"maximum": "max", "minimum": "min"},
-    names=Names(
+    names=Naming(
         inputs={"t": "t", "p": "θₜ₋₁", "g": "gₜ", "P": "Θₜ₋₁", "G": "Gₜ"},
         updated="θₜ",
         before="ₜ₋₁",

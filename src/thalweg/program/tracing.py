@@ -322,12 +322,7 @@ def _trace(rule: Traceable) -> Program:
     lines, (step_ref, *refs) = sweep([roots[0], *arrays.values()], [*numbers.values()])
     writes = dict(zip((*arrays, *numbers), refs, strict=True))
 
-    shown_names = {e: name for e, name in names.items() if e.op not in NORMS}
-    formulas, (formulas_step, *formula_refs) = _schedule([step, *new.values()], None, shown_names, taken)
-    shown = [line for line, _ in formulas]
-    for slot, ref in zip(new, formula_refs, strict=True):
-        if not any(line.name == f"{slot}_new" for line in shown):  # returned without a name, or under another
-            shown.append(Line(f"{slot}_new", ref))
+    formulas, formulas_step = _as_written(step, new, names, taken)
     return Program(
         **lines,
         tensor_norms=tuple(of_tensors),
@@ -338,9 +333,28 @@ def _trace(rule: Traceable) -> Program:
         step=step_ref,
         slots={name: writes[name] for name in arrays},
         scalar_slots={name: writes[name] for name in numbers},
-        formulas=tuple(shown),
+        formulas=formulas,
         formulas_step=formulas_step,
     )
+
+
+def _as_written(
+    step: Any, new: Mapping[str, Any], names: Mapping[Expr, str], taken: set[str]
+) -> tuple[tuple[Line, ...], Any]:
+    """The rule as it is written: a line for each name that `update` gives and for each slot; then the step.
+
+    Args:
+        step: the step to subtract.
+        new: each slot's next value.
+        names: what `update` calls its intermediate results.
+        taken: names in use.
+    """
+    given = {e: name for e, name in names.items() if e.op not in NORMS}
+    found, (step, *values) = _schedule([step, *new.values()], None, given, taken)
+    lines = {line.name: line for line, _ in found}
+    for slot, value in zip(new, values, strict=True):  # it may be returned without a name, or under another
+        lines.setdefault(f"{slot}_new", Line(f"{slot}_new", value))
+    return tuple(lines.values()), step
 
 
 def _norm(op: str) -> Callable[[Any], Expr]:
