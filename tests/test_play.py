@@ -99,7 +99,7 @@ def test_a_batch_averages_noise_and_shows_rare_features_more_often():
 
 def test_a_path_that_is_lost_is_told():
     (path,) = answered(asked(("sgd", "paper", {"lr": 5}), steps=900))
-    assert path["lost"] is not None
+    assert path["diverged"] is not None
     assert np.isnan(unpacked(path["points"])[-1])
 
 
@@ -277,7 +277,7 @@ def test_the_page_says_nothing_that_languages_lack(languages):
     asked_for = set(re.findall(r'data-(?:say|label)="(\w+)"', text))
     asked_for |= set(re.findall(r'"(\w+)"', " ".join(re.findall(r"say\(([^)]*)", text))))
     known = languages["en"]["interface"].keys()
-    assert asked_for <= known | {"", "lost", "3d"}
+    assert asked_for <= known | {"", "3d"}
     built = {"quantity_effective", "quantity_gradient", "quantity_points"}
     assert known - asked_for <= built | {"to_start"}
 

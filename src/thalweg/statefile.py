@@ -129,10 +129,10 @@ def state_of(arrays: Arrays, about: Mapping[str, Any]) -> State:
         ValueError: it is none.
     """
     if about.get("format") != _FORMAT:
-        raise ValueError("it says nothing of an optimizer" if not about else "it is of another version")
+        raise ValueError("it says nothing about an optimizer" if not about else "it is of another version")
     named = {f.name for f in fields(State)}
     if {*about} != {*named, "format"} or not _all(about["slots"], list, str):
-        raise ValueError(f"it does not tell {', '.join(sorted(named))}")
+        raise ValueError(f"it is to say {', '.join(sorted(named))}; it says {', '.join(sorted(about))}")
     slots: dict[str, Arrays] = {slot: {} for slot in about["slots"]}
     for key, a in arrays.items():
         slot, _, name = key.partition("/")
@@ -242,7 +242,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
             return arrays, {}
         about = json.loads(text)
         if not isinstance(about, dict) or not _all(as_bits := about.pop("bfloat16", None), list, str):
-            raise ValueError("it does not tell what its arrays are")
+            raise ValueError("it does not say what its arrays are")
         for key in as_bits:
             import ml_dtypes
 

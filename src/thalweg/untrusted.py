@@ -1,7 +1,7 @@
 """Files from elsewhere: nothing is taken for granted that they say of themselves.
 
 What a file declares is held against its size before memory is taken for it, and whatever is wrong with
-one is told in one line that names it.
+one is said in one line that names it.
 """
 
 import gzip

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: its words; None: those that the process was started with, whose signals and streams are then
+        argv: its arguments; None: those that the process was started with, whose signals and streams are then
             the command's.
 
     Returns:
@@ -182,10 +182,12 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
     frameworks = ", ".join(FRAMEWORKS)
     add = command.add_argument
     add("file", metavar="IN", type=Path, help="the file to read: see below")
-    add("out", metavar="OUT", type=Path, help="the file to write; its ending tells its kind")
-    add("--from", dest="source", metavar="FRAMEWORK", help=f"{frameworks} (default: as IN tells)")
-    add("--to", dest="target", metavar="FRAMEWORK", help="likewise (default: the usual one for OUT's ending)")
-    add("--rule", metavar="RULE", help="what IN follows, where it does not tell")
+    add("out", metavar="OUT", type=Path, help="the file to write; its ending says its kind")
+    add("--from", dest="source", metavar="FRAMEWORK", help=f"{frameworks} (default: what IN says)")
+    add(
+        "--to", dest="target", metavar="FRAMEWORK", help="as --from (default: what is usual for OUT's ending)"
+    )
+    add("--rule", metavar="RULE", help="the rule that IN follows, where it does not say")
     add("--dialect", metavar="NAME", help=f"of RULE: {DIALECTS} (default: that of --from)")
     add(
         "--set",
@@ -195,7 +197,7 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a hyperparameter that IN does not hold, such as lr=0.01, or to go on with (may be repeated)",
     )
-    add("--step", type=int, metavar="N", help="number of steps taken, where IN does not tell")
+    add("--step", type=int, metavar="N", help="number of steps taken, where IN does not say")
     add(
         "--names",
         metavar="FILE",
@@ -260,11 +262,11 @@ def _no_arguments(command: argparse.ArgumentParser) -> None:
 
 def _setting(text: str) -> tuple[str, float | bool | None]:
     name, equals, value = (part.strip() for part in text.partition("="))
-    words: dict[str, bool | None] = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+    named: dict[str, bool | None] = {"true": True, "yes": True, "false": False, "no": False, "none": None}
     try:
         if not (name and equals):
             raise ValueError
-        return name, words[value.lower()] if value.lower() in words else float(value)
+        return name, named[value.lower()] if value.lower() in named else float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"a setting is NAME=VALUE, such as lr=0.01 or centered=yes; got {text!r}"

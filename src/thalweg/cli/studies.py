@@ -104,8 +104,8 @@ def compare(arguments: argparse.Namespace) -> int:
     findings = study.findings()
     written = report.write(study.store.folder, findings)
     console.print("", terminal.table(findings), "", sep="\n")
-    lost = [tracker.sentence for tracker in trackers if tracker.sentence]
-    for sentence in (wording.answer(findings), *wording.notes(findings), *lost):
+    missed = [tracker.sentence for tracker in trackers if tracker.sentence]
+    for sentence in (wording.answer(findings), *wording.notes(findings), *missed):
         console.print(sentence, markup=False)
     print(f"\nReport: {written.page}\nCurves: {written.picture}\nAdvice: thalweg advise {study.store.folder}")
     return 1 if any(run.end["status"] in ("crashed", "memory") for run in study.runs.values()) else 0
@@ -230,7 +230,9 @@ def _compare_arguments(command: argparse.ArgumentParser) -> None:
 def _export_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("folder", metavar="DIR", type=Path, help="the folder of a study, complete or not")
-    add("out", metavar="OUT", type=Path, help="the file to write; .parquet or .csv tells its kind")
+    add(
+        "out", metavar="OUT", type=Path, help="the file to write; its ending, .parquet or .csv, says its kind"
+    )
     add("--evaluations", action="store_true", help="a row for each evaluation, not for each trial")
 
 

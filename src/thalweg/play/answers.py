@@ -39,20 +39,20 @@ def packed(numbers: ArrayLike) -> str:
 
 
 def paths(question: Question) -> dict[str, Any]:
-    """Each optimizer's way: its points, values and state, and what its formulas come to at each step."""
+    """Each optimizer's path: its points, values and state, and what its formulas come to at each step."""
     return {
         "surface": facts.of_surface(question.surface),
         "start": question.start,
-        "paths": [{"label": e.label, **_told(question.follow(e))} for e in question.entrants],
+        "paths": [{"label": e.label, **_described(question.follow(e))} for e in question.entrants],
     }
 
 
-def _told(found: Path) -> dict[str, Any]:
+def _described(found: Path) -> dict[str, Any]:
     formulas, series = _formulas(found)
-    lost = int(found.diverged_at)
+    diverged = int(found.diverged_at)
     return {
         "steps": found.steps,
-        "lost": None if lost < 0 else lost,
+        "diverged": None if diverged < 0 else diverged,
         "evaluations": {what: int(count[-1]) for what, count in found.evaluations.items() if count[-1]},
         "points": packed(found.points),
         "values": packed(found.values),
@@ -139,7 +139,7 @@ def tuned(question: Question) -> list[dict[str, Any]]:
 
 
 def code(question: Question) -> str:
-    """Python that goes the same ways and draws them."""
+    """Python that takes the same paths and draws them."""
     surface = question.surface
     formula = surface.function
     named = surface.name in drawable()
@@ -153,9 +153,9 @@ def code(question: Question) -> str:
     lines += ["from thalweg.surfaces import Noise"] if noisy else []
     lines += ["", f"surface = {made}", f"start, steps = {question.start!r}, {question.steps}"]
     if noisy:
-        told = f"deviation={question.noise.deviation!r}"
-        told += f", frequencies={question.noise.frequencies!r}" if question.noise.frequencies else ""
-        lines.append(f"noise, seed = Noise({told}), {question.seed}")
+        arguments = f"deviation={question.noise.deviation!r}"
+        arguments += f", frequencies={question.noise.frequencies!r}" if question.noise.frequencies else ""
+        lines.append(f"noise, seed = Noise({arguments}), {question.seed}")
     lines.append("paths = {")
     for e in question.entrants:
         more = ", seed=seed, noise=noise" if noisy and isinstance(e.method, Rule) else ""

@@ -64,7 +64,7 @@ class Question:
     entrants: tuple[Entrant, ...]
 
     def follow(self, entrant: Entrant) -> Path:
-        """The way of one optimizer; solvers see no noise."""
+        """The path of one optimizer; solvers see no noise."""
         noise = self.noise if isinstance(entrant.method, Rule) else None
         return path(self.surface, entrant.method, self.start, self.steps, seed=self.seed, noise=noise)
 

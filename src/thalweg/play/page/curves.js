@@ -28,7 +28,7 @@ export class Curves {
       }
     }
     this.log = low >= 0 && high > 50 * Math.max(least, 1e-30);
-    // What is lost leaves the picture above.
+    // What diverges leaves the picture above.
     const first = Math.max(...lines.map(({ values }) => Math.abs(values.find(Number.isFinite) ?? 0)), 0);
     if (first > 0 && high > 1e4 * first) high = 1e2 * first;
     if (low < 0 && -low > 1e4 * Math.max(first, 1)) low = -1e2 * Math.max(first, 1);
@@ -37,8 +37,8 @@ export class Curves {
       low = Math.max(least, high * 1e-12);
       this.range = [Math.log10(low) - 0.1, Math.log10(high) + 0.1];
     } else {
-      const room = (high - low || Math.abs(high) || 1) * 0.06;
-      this.range = [low - room, high + room];
+      const margin = (high - low || Math.abs(high) || 1) * 0.06;
+      this.range = [low - margin, high + margin];
     }
     this.resize();
   }

@@ -4,7 +4,7 @@ import { dark, unpacked } from "./canvas.js";
 import { Curves } from "./curves.js";
 import { Space } from "./space.js";
 import { Stage } from "./stage.js";
-import { fill, languageMenu, loadWords, number, say, translated } from "./words.js";
+import { fill, languageMenu, loadWording, number, say, translated } from "./wording.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -84,7 +84,7 @@ async function refresh() {
   }
   asking = false;
   remember();
-  tell();
+  announce();
 }
 
 function readable(path, i) {
@@ -188,9 +188,9 @@ function placeHandle() {
   const plane = surface.window.length === 2;
   handle.style.left = `${stage.toX(x)}px`;
   handle.style.top = `${stage.toY(plane ? y : stage.valueAt(x))}px`;
-  const words = plane ? say("start_at", { x: number(x), y: number(y) }) : say("start_at_1d", { x: number(x) });
-  handle.setAttribute("aria-label", words);
-  handle.title = words;
+  const label = plane ? say("start_at", { x: number(x), y: number(y) }) : say("start_at_1d", { x: number(x) });
+  handle.setAttribute("aria-label", label);
+  handle.title = label;
   handle.hidden = state.view === "3d";
 }
 
@@ -380,7 +380,7 @@ function showFormulas() {
   }
 }
 
-// The number of a series at a step; of its first entry, x, unless told otherwise.
+// The number of a series at a step; of its first entry, x, unless another is asked for.
 function numberAt(series, t, entry = 0) {
   return series && t >= 0 ? series.numbers[t * series.entries + Math.min(entry, series.entries - 1)] : NaN;
 }
@@ -420,7 +420,7 @@ function showStates() {
 
 let rows = [];
 function showResults() {
-  const outcome = (path) => path.lost !== null ? say("lost", { steps: path.lost }) : path.steps < state.steps ? say("ended", { steps: path.steps }) : say("steps_done", { steps: path.steps });
+  const outcome = (path) => path.diverged !== null ? say("diverged", { steps: path.diverged }) : path.steps < state.steps ? say("ended", { steps: path.steps }) : say("steps_done", { steps: path.steps });
   rows = paths.map((path, i) => {
     const now = made("td");
     const name = made("th", { scope: "row" }, keyLine(i), ` ${translated(path.label)}`);
@@ -448,15 +448,15 @@ function showPicture() {
   }
 }
 
-// What a reader who does not see the picture is told.
-let telling;
-function tell() {
-  const each = paths.map((path) => path.lost !== null ? say("told_lost", { name: translated(path.label), steps: path.lost }) : say("told", { name: translated(path.label), value: number(path.values[path.steps]), steps: path.steps }));
-  const told = each.join("; ");
-  $("canvas").setAttribute("aria-label", say("canvas_label", { surface: surface?.formula ?? "", paths: told }));
-  $("loss").setAttribute("aria-label", say("loss_label", { paths: told }));
-  clearTimeout(telling); // aloud only once it stands still
-  telling = setTimeout(() => ($("status").textContent = told), 500);
+// What a reader who does not see the picture hears.
+let announcing;
+function announce() {
+  const each = paths.map((path) => path.diverged !== null ? say("summary_diverged", { name: translated(path.label), steps: path.diverged }) : say("summary", { name: translated(path.label), value: number(path.values[path.steps]), steps: path.steps }));
+  const summary = each.join("; ");
+  $("canvas").setAttribute("aria-label", say("canvas_label", { surface: surface?.formula ?? "", paths: summary }));
+  $("loss").setAttribute("aria-label", say("loss_label", { paths: summary }));
+  clearTimeout(announcing); // aloud only once it stands still
+  announcing = setTimeout(() => ($("status").textContent = summary), 500);
 }
 
 function setView(view) {
@@ -703,7 +703,7 @@ function listen() {
 }
 
 async function begin() {
-  await loadWords();
+  await loadWording();
   fill();
   document.title = say("title");
   catalogue = await (await asked("/api/catalogue")).json();
@@ -714,7 +714,7 @@ async function begin() {
     if (paths.length) show();
     placeHandle();
     setPlaying(playing);
-    tell();
+    announce();
   });
   showControls();
   setView(state.view === "3d" ? "3d" : "2d");

@@ -1,6 +1,6 @@
 // A rule's page: formula, history, hyperparameters, dialects, where it shines and fails.
 
-import { code, fill, isTranslated, languageMenu, loadWords, number, say, translated } from "./words.js";
+import { code, fill, isTranslated, languageMenu, loadWording, number, say, translated } from "./wording.js";
 
 const $ = (id) => document.getElementById(id);
 let facts, catalogue;
@@ -79,7 +79,7 @@ function show() {
 }
 
 async function begin() {
-  await loadWords();
+  await loadWording();
   fill();
   const name = decodeURIComponent(location.pathname.split("/").pop());
   [catalogue, facts] = await Promise.all(["/api/catalogue", `/api/rules/${name}`].map(async (url) => (await fetch(url)).json()));

@@ -1,7 +1,7 @@
 // The surface in three dimensions, by plotly.js, which is fetched when it is first asked for.
 
 import { levelsOf, LEVELS } from "./stage.js";
-import { say } from "./words.js";
+import { say } from "./wording.js";
 
 let loading;
 const loaded = () =>

@@ -43,8 +43,8 @@ export class Stage {
     if (this.flat) {
       const seen = Array.from(surface.values).filter(Number.isFinite);
       const [low, high] = [Math.min(...seen), Math.max(...seen)];
-      const room = (high - low || 1) * 0.08;
-      this.y = [low - room, high + room];
+      const margin = (high - low || 1) * 0.08;
+      this.y = [low - margin, high + margin];
     } else this.y = surface.window[1];
     this.x = surface.window[0];
     this.resize();

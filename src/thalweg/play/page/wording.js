@@ -1,10 +1,10 @@
-// Every visible word, in the language chosen. A file of languages/ is a language.
+// Everything that the page says, in the language chosen. A file of languages/ is a language.
 
 let all = {};
 let chosen = { interface: {}, texts: {} };
 export let code = "en";
 
-export async function loadWords() {
+export async function loadWording() {
   all = await (await fetch("/api/languages")).json();
   choose(preferred());
 }
