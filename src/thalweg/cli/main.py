@@ -109,7 +109,8 @@ def dialects(arguments: argparse.Namespace) -> int:
         if arguments.set:
             raise UsageError("--set is about a recorded trajectory; give its FILE")
         with asked():
-            print(table_of_dialects(arguments.rule))
+            listed = table_of_dialects(arguments.rule)
+        print(listed)
         return 0
     with asked():
         recording = recognise.read(arguments.file)
@@ -126,7 +127,8 @@ def explain(arguments: argparse.Namespace) -> int:
     from thalweg.explain.page import explain as explained
 
     with asked():
-        print(explained(arguments.rule, arguments.dialect, latex=arguments.latex))
+        page = explained(arguments.rule, arguments.dialect, latex=arguments.latex)
+    print(page)
     return 0
 
 
