@@ -228,7 +228,7 @@ def test_figures_that_json_does_not_know_are_refused(store):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StudyError, match=r"file/study cannot be written .*--out"):
+    with pytest.raises(StudyError, match=r"file/study cannot be written .*out="):
         Store(tmp_path / "file" / "study").open()
 
 
