@@ -16,8 +16,11 @@ def test_on_another_back_end(backend: str) -> None:
     done = subprocess.run(
         [
             sys.executable,
-            *("-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"),
-            *(str(Path(__file__).with_name(name)) for name in ("test_keras.py", "test_keras_peer.py")),
+            *("-m", "pytest", "-q", "-k", "keras", "-p", "no:xdist", "-p", "no:cacheprovider"),
+            *(
+                str(Path(__file__).with_name(name))
+                for name in ("test_keras.py", "test_keras_peer.py", "test_drivers.py")
+            ),
         ],
         env={**os.environ, "KERAS_BACKEND": backend, "PYTEST_ADDOPTS": ""},
         capture_output=True,

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,7 +12,6 @@ from helpers import (
     CLIPS,
     Normed,
     clipped_plainly,
-    copies,
     difference,
     gradients,
     largest_difference,
@@ -44,27 +42,6 @@ def test_the_norm_of_what_came_before_is_clipped() -> None:
     np.testing.assert_allclose(p, [3.0 - 0.6, 4.0 - 0.8], rtol=1e-15)
 
 
-@every
-def test_numpy(links: Any) -> None:
-    params = [p.detach().numpy() for p in parameters(*SHAPES)]
-    grads = [[g.numpy() for g in step] for step in gradients(parameters(*SHAPES), 3)]
-    found = [p.copy() for p in params]
-    optimizer = thalweg.numpy.Optimizer(chain(*links, Normed(0.1)))
-    for step in grads:
-        optimizer.update(found, step)
-    assert largest_difference(found, clipped_plainly(links, params, grads, 0.1)) <= 1e-12
-
-
-@every
-def test_torch(links: Any, path: str) -> None:
-    params = parameters(*SHAPES)
-    grads = gradients(params, 3)
-    found = copies(params)
-    train(thalweg.torch.Optimizer(found, chain(*links, Normed(0.1))), found, grads)
-    wanted = clipped_plainly(links, [p.detach() for p in params], grads, 0.1)
-    assert largest_difference(found, wanted) <= 1e-12
-
-
 def test_torch_groups_each_with_its_own_values(path: str) -> None:
     a, b = parameters((4,), (3,))
     grads = gradients([a, b], 1)
@@ -73,23 +50,6 @@ def test_torch_groups_each_with_its_own_values(path: str) -> None:
     wanted = clipped_plainly([ClipByGlobalNorm(1)], [a.detach(), b.detach()], [treated], 0.1)
     train(thalweg.torch.Optimizer(groups, chain(L2(2), ClipByGlobalNorm(1), Normed(0.1))), [a, b], grads)
     assert largest_difference([a, b], wanted) <= 1e-12
-
-
-@pytest.mark.parametrize("jitted", [False, True])
-@every
-def test_jax(links: Any, jitted: bool) -> None:
-    params = parameters(*SHAPES)
-    grads = gradients(params, 3)
-    with jax.enable_x64(True):
-        transform = thalweg.jax.optimizer(chain(*links, Normed(0.1)))
-        found = [jax.numpy.asarray(p.detach().numpy()) for p in params]
-        state = transform.init(found)
-        update = jax.jit(transform.update) if jitted else transform.update
-        for step in grads:
-            updates, state = update([jax.numpy.asarray(g.numpy()) for g in step], state, found)
-            found = [p + u for p, u in zip(found, updates, strict=True)]
-    wanted = clipped_plainly(links, [p.detach() for p in params], grads, 0.1)
-    assert largest_difference(found, wanted) <= 1e-12
 
 
 @every

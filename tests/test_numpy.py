@@ -23,17 +23,6 @@ def gradients():
     return list(np.random.default_rng(1).standard_normal((12, 4, 3)))
 
 
-@pytest.mark.parametrize("name", thalweg.rules())
-def test_update_takes_the_steps_of_the_rule_as_written(name, gradients):
-    rule = thalweg.get(name)
-    p = np.ones((4, 3))
-    optimizer = getattr(thalweg.numpy, name)()
-    for g in gradients:
-        optimizer.update(p, g)
-    np.testing.assert_allclose(p, descend(rule, np.ones((4, 3)), gradients), rtol=1e-12)
-    assert optimizer.t == len(gradients)
-
-
 @pytest.mark.parametrize("spelling", ["AdaGrad", "Adagrad", "ADAGRAD", "ada_grad"])
 def test_names_as_courses_spell_them(spelling):
     assert getattr(thalweg.numpy, spelling)(lr=0.5).rule == thalweg.Adagrad(lr=0.5)
@@ -121,18 +110,6 @@ def test_threads_change_nothing():
         results.append(p)
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
-
-
-def test_skipped_step_changes_nothing():
-    optimizer = Optimizer(thalweg.chain(thalweg.SkipNonFinite(), thalweg.Nadam(lr=0.1)))
-    p, q = np.ones(5), np.ones(3)
-    optimizer.update([p, q], [np.ones(5), np.ones(3)])
-    before, p0 = optimizer.state(), p.copy()
-    optimizer.update([p, q], [np.ones(5), np.array([1.0, np.nan, 1.0])])
-    np.testing.assert_array_equal(p, p0)
-    after = optimizer.state()
-    assert (after.t, after.scalars) == (before.t, before.scalars) == (1, before.scalars)
-    np.testing.assert_array_equal(after.slots["m"]["0"], before.slots["m"]["0"])
 
 
 # -- hyperparameters as attributes ------------------------------------------------------------------
