@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import thalweg
-import thalweg.kernels.glance
+import thalweg.kernels.torch_glance
 import thalweg.torch
 from helpers import both, copies, difference, gradients, largest_difference, parameters
 
@@ -19,7 +19,7 @@ from helpers import both, copies, difference, gradients, largest_difference, par
 def _looked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors are looked at as with this torch, and as with one that has no functions for a glance."""
     if request.param != "glance":
-        monkeypatch.setattr(thalweg.kernels.glance, "_loop", lambda: None)
+        monkeypatch.setattr(thalweg.kernels.torch_glance, "_loop", lambda: None)
 
 
 # -- storage -------------------------------------------------------------------------------------

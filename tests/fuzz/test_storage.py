@@ -447,7 +447,7 @@ BESIDE = """
 import sys, numpy, torch, thalweg.torch
 from guarded import guarded_tensor
 p = guarded_tensor(torch.ones(40))[: int(sys.argv[1])]
-from thalweg.kernels import tensors
+from thalweg.kernels import torch_tensors as tensors
 tensors.Tensors.layout  # what is broken below: a table that believes a tensor to be longer than it is
 before = tensors.Tensors.layout
 def longer(self, x):

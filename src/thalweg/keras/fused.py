@@ -18,7 +18,7 @@ from torch import Tensor
 from thalweg.keras.base import DECAYS, ArrayOptimizer
 from thalweg.keras.scheduled import Scheduled
 from thalweg.kernels.table import Table
-from thalweg.kernels.tensors import TENSORS, has_kernel
+from thalweg.kernels.torch_tensors import TENSORS, has_kernel
 from thalweg.program.tracing import trace
 from thalweg.rule import Rule
 

@@ -13,7 +13,7 @@ import numpy as np
 from thalweg import statefile
 from thalweg.errors import nearest, no_rule
 from thalweg.hyperparameters import spellings
-from thalweg.kernels.arrays import ARRAYS
+from thalweg.kernels.numpy_arrays import ARRAYS
 from thalweg.kernels.table import Table
 from thalweg.kernels.threads import lock
 from thalweg.numpy import loading

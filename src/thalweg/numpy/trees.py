@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.kernels.arrays import ARRAYS
+from thalweg.kernels.numpy_arrays import ARRAYS
 
 Array: TypeAlias = NDArray[Any]
 # An array, or dictionaries and lists of arrays, one within another.

@@ -256,8 +256,8 @@ def _latex_name(name: str, index: str) -> str:
     if rest.isdecimal():
         return rf"{letter}^{{({rest})}}{index}"
     if rest:
-        words = rest.replace("_", r"\,")
-        return rf"{letter}^{{\mathrm{{{words}}}}}{index}"
+        spaced = rest.replace("_", r"\,")
+        return rf"{letter}^{{\mathrm{{{spaced}}}}}{index}"
     return f"{letter}{index}"
 
 

@@ -43,7 +43,7 @@ SumOfSquares: TypeAlias = Callable[[NormSweep, Mapping[str, Any]], Any]
 
 @runtime_checkable
 class Traceable(Protocol):
-    """What is asked of a rule to trace it: see `thalweg.rule.Rule`, which is written above this module."""
+    """What is asked of a rule to trace it: `thalweg.rule.Rule` has it, which this module need not import."""
 
     @property
     def name(self) -> str:

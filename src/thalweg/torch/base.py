@@ -14,8 +14,8 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from thalweg.kernels.tensors import is_dense
 from thalweg.kernels.threads import lock
+from thalweg.kernels.torch_tensors import is_dense
 from thalweg.program.tracing import Program, trace
 from thalweg.rule import Rule
 from thalweg.torch import differentiable

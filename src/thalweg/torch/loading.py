@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thalweg.dialects.torch import TORCH
 from thalweg.hyperparameters import HYPERPARAMETERS
-from thalweg.kernels.tensors import has_memory, is_dense
+from thalweg.kernels.torch_tensors import has_memory, is_dense
 from thalweg.program.tracing import trace
 from thalweg.registry import find, rules
 from thalweg.torch.groups import EXECUTION, NOT_SETTINGS, check_keys

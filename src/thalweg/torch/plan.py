@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thalweg import ops
 from thalweg.kernels.table import Table
-from thalweg.kernels.tensors import TENSORS, has_kernel, has_memory, is_dense
+from thalweg.kernels.torch_tensors import TENSORS, has_kernel, has_memory, is_dense
 from thalweg.program.sweeps import NormSweep
 from thalweg.program.tracing import Program, SumOfSquares
 from thalweg.rule import Rule

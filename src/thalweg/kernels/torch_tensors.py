@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from thalweg.kernels import threads
-from thalweg.kernels.glance import Glance, glance
 from thalweg.kernels.table import Layout
+from thalweg.kernels.torch_glance import Glance, glance
 from thalweg.program.sweeps import DTYPES
 
 _DTYPES = {getattr(torch, name): name for name in DTYPES}

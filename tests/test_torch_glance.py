@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from test_torch_storage import MOVES
-from thalweg.kernels import glance as module
-from thalweg.kernels import tensors as adapter
-from thalweg.kernels.glance import glance
-from thalweg.kernels.tensors import TENSORS
+from thalweg.kernels import torch_glance as module
+from thalweg.kernels import torch_tensors as adapter
+from thalweg.kernels.torch_glance import glance
+from thalweg.kernels.torch_tensors import TENSORS
 
 available = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows does not search a library's dependencies for a function"
