@@ -86,8 +86,8 @@ def training(epochs: int) -> Training:
         order: Any = torch.randperm(len(x), generator=generator)
         for batch in order.split(_BATCH):
             optimizer.zero_grad()
-            lost: Any = torch.nn.functional.cross_entropy(outputs(parameters, x[batch]), y[batch])
-            lost.backward()
+            objective: Any = torch.nn.functional.cross_entropy(outputs(parameters, x[batch]), y[batch])
+            objective.backward()
             optimizer.step()
         kept.append(flat())
     weights = np.array(kept)
