@@ -52,7 +52,7 @@ MOST_MODULES = 14
 # Where a framework may be imported.
 FRAMEWORKS = {
     "torch": (
-        *("torch", "kernels.tensors", "kernels.glance", "convert"),
+        *("torch", "kernels.torch_tensors", "kernels.torch_glance", "convert"),
         "keras.fused",  # Keras on torch
         *("study.learners", "study.tasks", "study.running.trial", "study.reporting.trackers"),
         "gallery.landscape",  # of a network
