@@ -1,6 +1,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -430,6 +431,32 @@ FULL = "thalweg {}: [Errno 28] No space left on device\n"
 )
 def test_streams_that_cannot_be_written_are_said_where_that_can_be(words, shell, status, said, buffered):
     assert ran(*words.split(), shell=shell, PYTHONUNBUFFERED=buffered) == (status, b"", said)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_comes_within_a_destructor_still_ends_the_command(name):
+    # Python has nobody to hand an exception to there; it says so on standard error and goes on.
+    code = """
+import os, signal, sys, time
+from thalweg import process
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+        time.sleep(0.01)
+
+def run():
+    kept = Last()
+    del kept
+    time.sleep(60)
+    return 0
+
+process.prepare()
+raise SystemExit(process.ended("it", run))
+"""
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, timeout=50)
+    assert done.returncode == 128 + signal.Signals[name]
+    assert done.stderr == b""
 
 
 def test_a_file_never_takes_the_place_of_a_stream_that_was_closed(tmp_path):

@@ -9,10 +9,11 @@ import codecs
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from thalweg.program.printing import to_ascii
 
@@ -57,6 +58,19 @@ def prepare() -> None:
     handled = [number for number in known if number and signal.getsignal(number) is not signal.SIG_IGN]
     for number in handled:
         signal.signal(number, stop)
+    usual = sys.unraisablehook
+
+    def asked_again(lost: Any) -> None:
+        # Raised while Python ran a destructor or a weak reference's callback, it would end nothing.
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            usual(lost)
+            return
+        number = getattr(lost.exc_value, "number", signal.SIGINT)
+        for each in handled:
+            signal.signal(each, stop)
+        threading.Timer(0.01, os.kill, (owner, number)).start()
+
+    sys.unraisablehook = asked_again
 
 
 def ended(command: str, run: Callable[[], int]) -> int:
