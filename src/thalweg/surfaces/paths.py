@@ -318,8 +318,8 @@ class Walk:
             for parts in zip(*draws, strict=True)
         )
         # Aligned with … from the right, as in broadcasting.
-        room = (self.steps + 1, n, *(1,) * (len(self.shape) - self.seeds.ndim), *self.seeds.shape)
-        factors, summands = factors.reshape(room), summands.reshape(room)
+        broadcast = (self.steps + 1, n, *(1,) * (len(self.shape) - self.seeds.ndim), *self.seeds.shape)
+        factors, summands = factors.reshape(broadcast), summands.reshape(broadcast)
         return lambda t, g: g * factors[t - 1] + summands[t - 1]
 
 

@@ -128,7 +128,7 @@ class Plan:
         return self._points(contestant) > 1
 
     def saved(self, results: Mapping[str, Run]) -> float:
-        """The share of the search's training steps that successive halving spared so far."""
+        """The share of the search's training steps that successive halving saved so far."""
         runs = [
             (t, results[t.id]) for t in self.unfold(results).trials if t.stage == "search" and t.id in results
         ]
