@@ -166,6 +166,26 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(why):
         question.read(WRONG[why])
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"noise": "much"}, "noise"),
+        ({"start": [1]}, "start"),
+        ({"surface": "ravin"}, "surface"),
+        ({"surface": {"formula": "x +"}}, "formula"),
+        ({"stepz": 3}, "stepz"),
+        ({"optimizers": [{"method": "adm"}]}, "rule"),
+        ({"optimizers": [{"method": "adam", "dialect": "kears"}]}, "dialect"),
+        ({"optimizers": [{"method": "adam", "values": {"lr": "big"}}]}, "lr"),
+    ],
+)
+def test_a_refusal_names_the_field_that_it_is_about(changed, field):
+    with pytest.raises(BadRequestError) as refusal:
+        question.read(asked("adam") | changed)
+    assert refusal.value.argument == field
+
+
 def test_the_most_that_is_allowed_ends_soon():
     most = asked(*["adam"] * 10, surface="rosenbrock", steps=5000)
     begun = time.perf_counter()

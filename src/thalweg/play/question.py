@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from thalweg import registry, surfaces
-from thalweg.errors import nearest
+from thalweg.errors import ThalwegError, nearest, pieces
 from thalweg.program.symbols import walk
 from thalweg.program.tracing import trace
 from thalweg.rule import Rule
@@ -33,8 +33,8 @@ LIMITS = {"optimizers": 10, "steps": 5000, "steps_tuning": 1000, "batch": 10_000
 _TUNING = 8
 
 
-class BadRequestError(ValueError):
-    """What was asked cannot be answered; the message says why."""
+class BadRequestError(ThalwegError, ValueError):
+    """What was asked cannot be answered; `argument` is the field that it is about."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read(document: Any, *, tuning: bool = False) -> Question:
     seen = tuple(1 - (1 - f) ** batch for f in surface.noise.frequencies)
     listed = asked.get("optimizers", [])
     if not isinstance(listed, list) or not 1 <= len(listed) <= LIMITS["optimizers"]:
-        raise BadRequestError(f"optimizers is a list of 1 to {LIMITS['optimizers']}")
+        raise BadRequestError(f"optimizers is a list of 1 to {LIMITS['optimizers']}", argument="optimizers")
     entrants: list[Entrant] = []
     for one in listed:
         entrants.append(_entrant(_Fields(one, "an optimizer"), [e.label for e in entrants]))
@@ -119,26 +119,28 @@ def surface_of(asked: Any) -> Surface:
     """
     if isinstance(asked, str):
         if asked not in drawable():
-            raise BadRequestError(f"no surface is named {asked!r}; {nearest(asked, drawable())}")
+            raise BadRequestError(
+                f"no surface is named {asked!r}; {nearest(asked, drawable())}", argument="surface"
+            )
         return surfaces.get(asked)
     given = _Fields(asked, "surface")
     formula, window = given.get("formula"), given.get("window")
     given.all_known()
     if not isinstance(formula, str):
-        raise BadRequestError("surface is a name, or {formula, window}")
+        raise BadRequestError("surface is a name, or {formula, window}", argument="surface")
     if window is not None:
         if not isinstance(window, list) or len(window) not in (1, 2):
-            raise BadRequestError("window is a pair [low, high] for each variable")
+            raise BadRequestError("window is a pair [low, high] for each variable", argument="window")
         window = [_pair(pair) for pair in window]
     return _parsed(formula, None if window is None else tuple(window))
 
 
 def _pair(asked: Any) -> tuple[float, float]:
     if not isinstance(asked, list) or len(asked) != 2:
-        raise BadRequestError(f"window has pairs [low, high], got {asked!r}")
+        raise BadRequestError(f"window has pairs [low, high], got {asked!r}", argument="window")
     low, high = (_number("an end of the window", x, -1e6, 1e6) for x in asked)
     if not high - low > 1e-6 * max(1.0, abs(low), abs(high)):
-        raise BadRequestError(f"a window's low end is below its high end, got {asked!r}")
+        raise BadRequestError(f"a window's low end is below its high end, got {asked!r}", argument="window")
     return low, high
 
 
@@ -149,7 +151,7 @@ def _parsed(formula: str, window: tuple[tuple[float, float], ...] | None) -> Sur
         # The page shows two sides whatever the formula is in.
         return found if window is None else surfaces.parse(formula, window=window[: found.dimensions])
     except ValueError as error:
-        raise BadRequestError(str(error)) from None
+        raise BadRequestError(*pieces(error), argument="formula") from None
 
 
 def _entrant(asked: "_Fields", taken: Sequence[str]) -> Entrant:
@@ -166,11 +168,11 @@ def _entrant(asked: "_Fields", taken: Sequence[str]) -> Entrant:
         if isinstance(value, bool):
             continue
         if not isinstance(value, int | float) or not abs(value) < 1e300:
-            raise BadRequestError(f"{key} is a number, or true or false; got {_short(value)}")
+            raise BadRequestError(f"{key} is a number, or true or false; got {_short(value)}", argument=key)
     try:
         rule = registry.get(name, dialect=dialect, **values)
     except (TypeError, ValueError) as error:
-        raise BadRequestError(str(error)) from None
+        raise BadRequestError(*pieces(error), argument=getattr(error, "argument", "")) from None
     title = type(rule).__name__
     given = "".join(f", {key}={value!r}" for key, value in values.items())
     spoken = f", dialect={dialect!r}" if dialect != "paper" else ""
@@ -204,25 +206,31 @@ class _Fields:
         values = self.get(name)
         values = list(default) if values is None else values
         if not isinstance(values, list) or len(values) != count:
-            raise BadRequestError(f"{name} is a list of {count} numbers, got {_short(values)}")
+            raise BadRequestError(f"{name} is a list of {count} numbers, got {_short(values)}", argument=name)
         return [_number(name, x, -1e9, 1e9) for x in values]
 
     def whole(self, name: str, default: int, low: int, high: int) -> int:
         value = self.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise BadRequestError(f"{name} is a whole number from {low} to {high}, got {_short(value)}")
+            raise BadRequestError(
+                f"{name} is a whole number from {low} to {high}, got {_short(value)}", argument=name
+            )
         return value
 
     def all_known(self) -> None:
         if unknown := self.document.keys() - {*self.taken}:
             word = min(unknown)
-            raise BadRequestError(f"{self.what} has no field {_short(word)}; {nearest(word, self.taken)}")
+            raise BadRequestError(
+                f"{self.what} has no field {_short(word)}; {nearest(word, self.taken)}", argument=word
+            )
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
     # A whole number of a thousand digits is no float: it is compared before it is made one.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise BadRequestError(f"{name} is a number between {low:g} and {high:g}, got {_short(value)}")
+        raise BadRequestError(
+            f"{name} is a number between {low:g} and {high:g}, got {_short(value)}", argument=name
+        )
     return float(value)
 
 
