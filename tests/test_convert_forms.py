@@ -398,7 +398,7 @@ def test_torchs_sgd_keeps_no_step_number() -> None:
     run.run(gradients(4))
     moved = convert.state(run.state, source="torch", target="keras")
     assert (int(moved.state[0]), len(moved.lost)) == (1, 1)
-    assert "torch.optim.SGD keeps none (step= gives it)" in moved.lost[0]
+    assert "torch.optim.SGD keeps none: give it" in moved.lost[0]
     moved = convert.state(run.state, source="torch", target="keras", step=4)
     assert (int(moved.state[0]), moved.lost) == (4, ())
     back = convert.state(moved.optimizer(variables(start())), source="keras", target="torch")

@@ -79,6 +79,10 @@ def test_rule_to_settings_and_back(framework: Framework, one: Spelling, seed: in
     rule = form_of(one, framework, seed)
     settings = {**one.defaults, **one.fixed, **one.settings_for(rule)}
     assert not one.missing(rule)
+    plain = {k: v for k, v in settings.items() if k in one.choice and k in one.defaults}
+    assert all(isinstance(v, bool) == isinstance(one.defaults[k], bool) for k, v in plain.items()), (
+        "0, not False"
+    )
     if not one.of:
         assert framework.chosen(one.name, settings) is one
     assert get(one.rule, dialect=framework.name, **one.values_of(settings)) == rule

@@ -5,26 +5,34 @@ so changed and, where the steps to come are not the same, why: a sentence about 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
-from thalweg.convert.parts import NOTHING, Part, Refused, Run, Target
+from thalweg.convert.parts import NOTHING, Part, Refused, Run, Target, anatomy
+from thalweg.dialects import DIALECTS, Spelling, spoken
 from thalweg.errors import Argument
 from thalweg.program.tracing import trace
-from thalweg.registry import get
-from thalweg.rule import Rule, is_flag
+from thalweg.rule import Rule
 from thalweg.rules import Momentum, Nesterov
 from thalweg.statefile import Arrays
 
 
-def flags_in(rule: Rule, dialect: str, free: tuple[str, ...] = ()) -> dict[str, bool]:
-    """The flags of a framework's own optimizer of that name; the `free` ones are as the rule has them."""
-    own = get(type(rule), dialect=dialect)
-    found = [f.name for f in fields(rule) if is_flag(f)]
-    return {name: getattr(rule if name in free else own, name) for name in found}
+def missing(one: Spelling, rule: Rule) -> dict[str, Any]:
+    """The fields that bear on a rule and that no setting of the framework's says, with their values there."""
+    return {k: v for k, v in one.missing(rule).items() if anatomy(replace(rule, **{k: v})) != anatomy(rule)}
+
+
+def spoken_in(one: Spelling, rule: Rule, first: str) -> Iterator[str]:
+    """The dialects in which settings alone say a rule; the `first`, where it is one, first."""
+    for dialect in (first, *(name for name in DIALECTS if name != first)):
+        values = {f.name: f.default for f in fields(rule)} | spoken(dialect, one.rule)
+        said = {*one.covered, "weight_decay"}  # an option of every optimizer, where it is no argument
+        values = {name: value for name, value in values.items() if name not in said}
+        if anatomy(replace(rule, **values)) == anatomy(rule):
+            yield dialect
 
 
 def fitted(run: Run, part: Part, wanted: Mapping[str, Any], target: Target) -> Part:

@@ -4,7 +4,6 @@ A path is the keys on the way to a leaf with "/" between, such as "0/mu/dense/ke
 file that holds its leaves by path are read alike.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import thalweg.jax
-from thalweg.convert.forms import fitted, flags_in
+from thalweg.convert.forms import fitted, missing
 from thalweg.convert.names import shapes_of
 from thalweg.convert.parts import (
     NOTHING,
@@ -34,6 +32,7 @@ from thalweg.convert.parts import (
     scalar_slots,
 )
 from thalweg.dialects.optax import OPTAX
+from thalweg.dialects.spelling import Spelling
 from thalweg.errors import Argument
 from thalweg.jax import State, optimizer
 from thalweg.jax.base import FIELDS
@@ -42,15 +41,10 @@ from thalweg.registry import find
 from thalweg.rule import Rule
 from thalweg.rules import (
     AdaBelief,
-    Adadelta,
-    Adam,
-    AdaMax,
     Adan,
-    Lion,
     Momentum,
     Nadam,
     Nesterov,
-    RMSprop,
 )
 from thalweg.statefile import Arrays, apart
 from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
@@ -253,19 +247,11 @@ def _function(core: Rule) -> str:
 def _check_form(core: Rule) -> None:
     if not _function(core):
         raise Refused(f"Optax has no {type(core).__name__}, so that its state cannot be that of one")
-    free = ("centered", "epsilon_in_root", "nesterov")
-    wanted: dict[str, Any] = flags_in(core, "optax", free)
-    if isinstance(core, Nadam):
-        wanted["psi"] = None
-    if isinstance(core, RMSprop) and not core.momentum:
-        del wanted["lr_in_velocity"]
-    if isinstance(core, Adan) and core.weight_decay == 0:
-        del wanted["decoupled_decay"]
-    wrong = [k for k, v in wanted.items() if getattr(core, k) != v]
-    if wrong:
+    wanted = missing(OPTAX.native[type(core)], core)
+    if wanted:
         raise Refused(
-            f"Optax's {core.name} has {', '.join(f'{k}={wanted[k]}' for k in wrong)}, the rule that is given "
-            f"has not: thalweg.get({core.name!r}, dialect='optax') has"
+            f"Optax's {core.name} has {', '.join(f'{k}={v}' for k, v in wanted.items())}, the rule that is "
+            f"given has not: thalweg.get({core.name!r}, dialect='optax') has"
         )
 
 
@@ -312,13 +298,13 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
 def _spelled(run: Run, part: Part, target: Target) -> tuple[Part, Rule, str, dict[str, Any]]:
     """The part in Optax's form, the rule, the function that makes the transformation, and its arguments."""
     body = anatomy(part.rule)
-    kind = _function(body.core)
-    if not kind:
+    one, kind = OPTAX.native.get(type(body.core)), _function(body.core)
+    if one is None:
         raise target.refuse(f"Optax has no {type(body.core).__name__}")
     lost, decay, core = [], body.decay, body.core
     l2 = 0.0
     for place, link in enumerate(body.around):
-        if isinstance(link, L2) and isinstance(core, Adadelta) and place == len(body.around) - 1:
+        if isinstance(link, L2) and one.decay is L2 and place == len(body.around) - 1:
             l2 = link.l2  # Optax's weight_decay there
         elif isinstance(link, Maximize):
             raise target.refuse(_words(link, kind))
@@ -329,27 +315,20 @@ def _spelled(run: Run, part: Part, target: Target) -> tuple[Part, Rule, str, dic
     if isinstance(core, Adan) and core.weight_decay:
         lost.append("the source's weight decay is proximal, p / (1 + lr·λ), the target's is beside the step")
         decay, core = core.weight_decay, replace(core, weight_decay=0.0, decoupled_decay=False)
-    decays = isinstance(core, Adam | AdaMax | Nadam | Lion | Adan)
+    beside = bool(OPTAX.named(one.name + "w"))
+    decays = beside or "weight_decay" in one.arguments
     if decay and not decays:
         lost.append(f"{kind} has no weight decay, the source has {decay:g} beside the step")
     target.lose(run, lost)
-    wanted: dict[str, Any] = flags_in(core, "optax", ("centered", "epsilon_in_root", "nesterov"))
-    wanted.pop("decoupled_decay", None)
-    if isinstance(core, RMSprop) and core.momentum is None:
-        del wanted["lr_in_velocity"]
-    if "dampening" in core.values:
-        wanted["dampening"] = 0.0
-    if isinstance(core, Nadam):
-        wanted["psi"] = None
-    part = fitted(run, replace(bare(part), rule=core), wanted, target)
+    part = fitted(run, replace(bare(part), rule=core), missing(one, core), target)
     product = part.scalars.get("mu_product", 1.0)
     if isinstance(part.rule, Nadam) and abs(product - part.rule.beta_1**part.t) > NOTHING:
         loss = "the source's product of momenta is not β₁ to the number of steps, as Optax takes it to be"
         target.lose(run, [loss])
-    if decay and decays and isinstance(core, Adam | AdaMax | Nadam):
+    if decay and beside:
         kind += "w"
     body = Anatomy(part.rule, decay if decays else 0.0, (L2(l2),) if l2 else ())
-    return part, body.assembled(), kind, _arguments(body, kind, l2)
+    return part, body.assembled(), kind, _arguments(body, one, l2)
 
 
 def _words(link: Any, kind: str) -> str:
@@ -357,21 +336,13 @@ def _words(link: Any, kind: str) -> str:
     return f"the source {does}, {kind} does not; put optax.{remedy} before it with optax.chain"
 
 
-def _arguments(body: Anatomy, kind: str, l2: float) -> dict[str, Any]:
-    core = body.core
-    words = OPTAX.arguments_for(type(core), core.values)
-    taken = inspect.signature(getattr(thalweg.jax, kind.removeprefix("optax."))).parameters
-    found = {words[k]: v for k, v in core.values.items() if words[k] in taken}
-    found = {k: _counted_from_0(v) if callable(v) else v for k, v in found.items()}
-    if isinstance(core, Nesterov):
-        found["nesterov"] = True
-    if isinstance(core, RMSprop):
-        found |= {"eps_in_sqrt": core.epsilon_in_root, "centered": core.centered, "nesterov": core.nesterov}
-    if isinstance(core, AdaBelief):
-        found["eps_root"] = core.epsilon
-    if isinstance(core, Lion | Adan) or body.decay or l2:
+def _arguments(body: Anatomy, one: Spelling, l2: float) -> dict[str, Any]:
+    found = {
+        k: v for k, v in one.settings_for(body.whole).items() if k not in one.choice or v != one.defaults[k]
+    }
+    if l2 or body.decay:
         found["weight_decay"] = l2 or body.decay
-    return found
+    return {k: _counted_from_0(v) if callable(v) else v for k, v in found.items() if v is not None}
 
 
 def _counted_from_0(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:

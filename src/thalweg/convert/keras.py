@@ -5,16 +5,15 @@ gradients, slots, numbers. thalweg.keras has Keras's order for the rules that Ke
 say what a configuration means.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
 import thalweg.keras
-from thalweg.convert.forms import fitted, flags_in
+from thalweg.convert.forms import fitted, missing, spoken_in
 from thalweg.convert.names import shapes_of as parameters  # noqa: F401
 from thalweg.convert.parts import (
     Anatomy,
@@ -33,12 +32,13 @@ from thalweg.convert.parts import (
     merged,
     scalar_slots,
 )
-from thalweg.dialects import DIALECTS, SPELLINGS
+from thalweg.dialects.keras import KERAS
+from thalweg.dialects.spelling import Spelling
 from thalweg.errors import Argument
+from thalweg.keras.optimizers import class_of
 from thalweg.keras.scheduled import Scheduled
 from thalweg.program.tracing import trace
 from thalweg.registry import standard_name
-from thalweg.rules import AMSGrad, Nadam, Nesterov, RMSprop
 from thalweg.schedules import TimeDecay
 from thalweg.statefile import Arrays
 from thalweg.treatments import (
@@ -292,19 +292,19 @@ def _one_decay(run: Run) -> tuple[Run, list[str]]:
     return replace(run, parts=parts), spared
 
 
-def _class_name(body: Anatomy) -> str:
-    """The class of keras.optimizers; "" where there is none."""
-    found = re.match(r"keras\.optimizers\.(\w+)", SPELLINGS["keras"].get(standard_name(type(body.core)), ""))
-    if found and found[1] == "Adam" and body.decay:
-        return "AdamW"
-    return found[1] if found else ""
+def _class_of(body: Anatomy) -> tuple[str, Spelling | None]:
+    """The class of keras.optimizers, and how it spells the core; "" and None where there is none."""
+    one = KERAS.native.get(type(body.core))
+    if one is None:
+        return "", None
+    return "AdamW" if one.name == "Adam" and body.decay else one.name, one
 
 
 def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
     """The part in Keras's form, the class, and its settings."""
     body = anatomy(part.rule)
-    kind = _class_name(body)
-    if not kind:
+    kind, one = _class_of(body)
+    if one is None:
         raise target.refuse(f"keras.optimizers has no {type(body.core).__name__}")
     lost: list[str] = []
     around: list[Treatment] = []
@@ -329,23 +329,13 @@ def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
             ", and set the schedule in Keras",
         )
     target.lose(run, lost)
-    wanted: Settings = flags_in(body.core, "keras", ("centered",))
-    if isinstance(body.core, RMSprop):
-        wanted |= {"initial_accumulator": 0.0, "nesterov": False}
-        if body.core.momentum is None:
-            del wanted["lr_in_velocity"]
-    if "dampening" in body.core.values:
-        wanted["dampening"] = 0.0
-    if isinstance(body.core, Nadam):
-        wanted["psi"] = 1.0
-    part = fitted(run, bare(part), wanted, target)
+    part = fitted(run, bare(part), missing(one, body.core), target)
     decay = body.decay
     if body.core.values.get("dampening"):  # the rate is now the smaller for it
         decay = decay / (1 - body.core.values["dampening"])
-    settings = _settings(Anatomy(part.rule, decay, tuple(around)), kind)
+    settings = _settings(Anatomy(part.rule, decay, tuple(around)), one)
     if isinstance(rate := part.rule.values["lr"], TimeDecay):
         settings["learning_rate"] = keras.optimizers.schedules.InverseTimeDecay(rate.initial, 1, rate.decay)
-    settings.pop("schedule_decay", None)
     return part, kind, settings
 
 
@@ -358,42 +348,34 @@ def _own(part: Part) -> tuple[Part, str, Settings]:
 
 def _own_settings(body: Anatomy) -> tuple[str, Settings]:
     """The class of thalweg.keras, in the dialect that has the form, and settings; or `Optimizer`."""
-    kind = _class_name(body) or standard_name(type(body.core))
+    kind, one = _class_of(body)
+    if one is None and standard_name(type(body.core)):
+        made = class_of(type(body.core))
+        kind, one = made.__name__, made.spelling
     options = len(body.around) <= 1 and all(isinstance(link, (*_CLIPS, L2)) for link in body.around)
-    if options and kind in dir(thalweg.keras):
-        for dialect in ("keras", *(d for d in DIALECTS if d != "keras")):
-            settings = _settings(body, kind) | ({} if dialect == "keras" else {"dialect": dialect})
-            made = getattr(thalweg.keras, kind)(**settings)
-            meant = made._treated()
-            meant = meant.replaced(lr=body.core.values["lr"]) if "lr" in meant.values else meant
-            if anatomy(meant) == body:
-                return kind, settings
+    for dialect in spoken_in(one, body.whole, "keras") if one and options else ():
+        assert one is not None
+        settings = _settings(body, one) | ({} if dialect == "keras" else {"dialect": dialect})
+        made = getattr(thalweg.keras, kind)(**settings)
+        meant = made._treated()
+        meant = meant.replaced(lr=body.core.values["lr"]) if "lr" in meant.values else meant
+        if anatomy(meant) == body:
+            return kind, settings
     return "Optimizer", {"rule": body.assembled()}
 
 
-def _settings(body: Anatomy, kind: str) -> Settings:
-    """A class's settings, in Keras's names, from a rule's values."""
-    core, values = body.whole, body.whole.values
-    known: Settings = {
-        **{f.name: getattr(core, f.name) for f in fields(core)},
-        "learning_rate": values.get("lr"),
-        "momentum": float(values.get("momentum", 0.0)),
-        "nesterov": isinstance(core, Nesterov) or getattr(core, "nesterov", False),
-        "amsgrad": isinstance(core, AMSGrad),
-        "initial_accumulator_value": values.get("initial_accumulator"),
-        "schedule_decay": values.get("psi"),
-        "weight_decay": body.decay or values.get("weight_decay") or None,
-    }
+def _settings(body: Anatomy, one: Spelling) -> Settings:
+    """A class's settings, in Keras's names."""
+    settings = {**one.defaults, **one.settings_for(body.whole)}
+    if decay := body.decay or body.whole.values.get("weight_decay"):
+        settings["weight_decay"] = decay
     for link in body.around:
-        if type(link) in _CLIPS:
+        if isinstance(link, L2):
+            settings["weight_decay"] = link.l2
+        else:
             option, field = _CLIPS[type(link)]
-            known[option] = getattr(link, field)
-        elif isinstance(link, L2):
-            known["weight_decay"] = link.l2
-    taken = getattr(thalweg.keras, kind).parameters
-    options = ("weight_decay", *(option for option, _ in _CLIPS.values()))
-    settings = {k: v for k, v in known.items() if k in taken and k != "dialect"}
-    return {k: v for k, v in settings.items() if k not in options or v is not None}
+            settings[option] = getattr(link, field)
+    return settings
 
 
 def _variables(run: Run, part: Part, ours: Any, extra: Settings) -> list[Array]:

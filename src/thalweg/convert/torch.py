@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import thalweg.torch
-from thalweg.convert.forms import fitted, flags_in
+from thalweg.convert.forms import fitted, missing, spoken_in
 from thalweg.convert.names import shapes_of as parameters  # noqa: F401
 from thalweg.convert.parts import (
     Anatomy,
@@ -29,20 +29,19 @@ from thalweg.convert.parts import (
     number,
     scalar_slots,
 )
-from thalweg.dialects import DIALECTS
+from thalweg.dialects.spelling import DECOUPLED, Spelling
 from thalweg.dialects.torch import TORCH
 from thalweg.errors import Argument
 from thalweg.program.tracing import trace
-from thalweg.registry import find, standard_name
+from thalweg.registry import find
 from thalweg.rule import Rule
-from thalweg.rules import SGD, AMSGrad, Nadam, Nesterov, RAdam, RMSprop
-from thalweg.rules import Adam as AdamRule
+from thalweg.rules import SGD
 from thalweg.schedules import TimeDecay
 from thalweg.statefile import apart
 from thalweg.torch.base import BaseOptimizer
 from thalweg.torch.groups import SCHEDULER_KEYS
 from thalweg.torch.loading import known
-from thalweg.torch.optimizers import Named
+from thalweg.torch.optimizers import Named, class_of
 from thalweg.treatments import L2, ClipByGlobalNorm, ClipByNorm, ClipByValue, Maximize, SkipNonFinite
 
 Settings = dict[str, Any]
@@ -50,7 +49,6 @@ Settings = dict[str, Any]
 # Settings that choose among implementations, or came with a later version of torch.
 _FREE = ("foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay", "dialect")
 _NOT_SETTINGS = ("params", "param_names", *SCHEDULER_KEYS)
-_CLASSES = {"Momentum": "SGD", "Nesterov": "SGD", "AMSGrad": "Adam", "AdaMax": "Adamax", "Nadam": "NAdam"}
 # A momentum schedule that has warmed up before the first step.
 _WARM = 1e4
 _CLIPPED = "the gradient is clipped in the source; in torch call torch.nn.utils.{} before each step"
@@ -91,7 +89,7 @@ def read(source: Source) -> Run:
         used = {
             *_NOT_SETTINGS,
             *_FREE,
-            *(_defaults(kind) if kind is not thalweg.torch.Optimizer else rule.values),
+            *(_defaults(kind) if issubclass(kind, Named) else rule.values),
         }
         extra = {k: v for k, v in group.items() if k in SCHEDULER_KEYS or k not in used}
         for part in _parts(run, source, states, kind, rule):
@@ -192,9 +190,9 @@ def _meaning(
     all_slots = {k for state in states for k in state if k != "step"}
     slots = all_slots & known_slots
     own = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
-    wanted = None if own is None else _class_name(own)
+    wanted = None if own is None else TORCH.known[own].name if own in TORCH.known else class_of(own).__name__
     found: dict[type[Named], tuple[int, Rule]] = {}
-    for kind in _kinds():
+    for kind in _kinds(*([own] if own else [])):
         means = kind.__name__
         if given not in (None, means) or wanted not in (None, means):
             continue
@@ -229,17 +227,15 @@ def _meaning(
     return kind, meant
 
 
-def _kinds() -> list[type[Named]]:
-    return [getattr(thalweg.torch, name) for name in dict.fromkeys(one.name for one in TORCH.spellings)]
+def _kinds(*others: type[Rule]) -> list[type[Named]]:
+    """The classes of torch's names, and those that these rules have under their own."""
+    theirs = [class_of(one.rule) for one in TORCH.spellings if one.is_chosen(one.defaults)]
+    return [*dict.fromkeys([*theirs, *map(class_of, others)])]
 
 
-def _defaults(kind: Any) -> Settings:
-    """What a class of torch.optim or thalweg.torch has in a parameter group."""
-    return dict(kind([torch.zeros(1)]).defaults)
-
-
-def _class_name(rule: type[Rule]) -> str:
-    return _CLASSES.get(rule.__name__, standard_name(rule))
+def _defaults(kind: type[Named]) -> Settings:
+    """What a parameter group has."""
+    return {**kind.spelling.defaults, **kind.spelling.fixed}
 
 
 def _held(state: Settings | None) -> Settings:
@@ -273,8 +269,8 @@ def _parts(
 def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
     """The class of torch.optim, its settings, and the part in its form."""
     body = anatomy(part.rule)
-    kind = _class_name(type(body.core))
-    if not hasattr(torch.optim, kind) or kind in ("AdaBelief", "Adan", "Lion"):
+    one = TORCH.native.get(type(body.core))
+    if one is None:
         raise target.refuse(f"torch.optim has no {type(body.core).__name__}")
     lost = []
     around: list[Any] = []
@@ -284,12 +280,12 @@ def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
         elif type(link) in _LACKING:
             lost.append(_LACKING[type(link)])
         else:
-            raise target.refuse(f"torch.optim.{kind} has no {type(link).__name__} in this place")
+            raise target.refuse(f"torch.optim.{one.name} has no {type(link).__name__} in this place")
     decay = body.decay
-    if decay and not isinstance(body.core, AdamRule | AMSGrad | Nadam | RAdam | SGD):
-        lost.append(f"torch.optim.{kind} has no decoupled weight decay, the source has {decay:g}")
+    if decay and not (DECOUPLED in one.defaults or isinstance(body.core, SGD)):
+        lost.append(f"torch.optim.{one.name} has no decoupled weight decay, the source has {decay:g}")
         decay = 0.0
-    if schedules := [k for k, v in part.rule.values.items() if callable(v) and not _is_lr_decay(kind, k, v)]:
+    if schedules := [k for k, v in part.rule.values.items() if callable(v) and not _is_lr_decay(one, k, v)]:
         raise target.refuse(
             f"a schedule gives {', '.join(schedules)}, and torch keeps schedules beside the optimizer: give "
             "the number to go on with, as ",
@@ -297,29 +293,29 @@ def _native(run: Run, part: Part, target: Target) -> tuple[Part, str, Settings]:
             ", and a scheduler of torch.optim.lr_scheduler",
         )
     target.lose(run, lost)
-    wanted: Settings = flags_in(body.core, "torch", ("centered",))
-    if isinstance(body.core, Nadam):
-        wanted["psi"] = _WARM if body.core.psi is None else body.core.psi
-    if isinstance(body.core, RMSprop):
-        wanted["initial_accumulator"] = 0.0
+    wanted = missing(one, body.core)
+    if getattr(body.core, "psi", 0.0) is None:
+        wanted["psi"] = _WARM
     core = fitted(run, bare(part), wanted, target)
-    found = _spelled(Anatomy(core.rule, decay, tuple(around)), kind, "torch", native=True)
-    assert found is not None
-    return core, *found
+    kind, settings = _spelled(Anatomy(core.rule, decay, tuple(around)), one, "torch")
+    return core, kind, {**getattr(torch.optim, kind)([torch.zeros(1)]).defaults, **settings}
 
 
-def _is_lr_decay(kind: str, name: str, value: Any) -> bool:
-    return kind == "Adagrad" and name == "lr" and isinstance(value, TimeDecay)
+def _is_lr_decay(one: Spelling, name: str, value: Any) -> bool:
+    return "lr_decay" in one.defaults and name == "lr" and isinstance(value, TimeDecay)
 
 
 def _own(part: Part) -> tuple[Part, str, Settings]:
     """The class of thalweg.torch, in the dialect that has the part's form; or `Optimizer`."""
     body = anatomy(part.rule)
-    kind = _class_name(type(body.core))
-    if hasattr(thalweg.torch, kind):
-        for dialect in ("torch", *(d for d in DIALECTS if d != "torch")):
-            if found := _spelled(body, kind, dialect, native=False):
-                return bare(part), *found
+    one = TORCH.known.get(type(body.core))
+    dialects = spoken_in(one, body.whole, "torch") if one else ()
+    for dialect in dialects:
+        assert one is not None
+        kind, settings = _spelled(body, one, dialect)
+        scheduled = any(callable(value) for value in settings.values())
+        if not scheduled and anatomy(_rule_of(getattr(thalweg.torch, kind), settings)) == body:
+            return bare(part), kind, settings
     return part, "Optimizer", dict(part.rule.values)
 
 
@@ -333,51 +329,19 @@ def _rule(kind: str, settings: Settings, rule: Rule) -> Rule:
     return rule if kind == "Optimizer" else _rule_of(own, settings)
 
 
-def _spelled(body: Anatomy, kind: str, dialect: str, native: bool) -> tuple[str, Settings] | None:
-    """The settings under which a class follows the rule; None where there are none."""
-    own = getattr(thalweg.torch, kind)
-    settings = _settings(body, _defaults(own))
-    if any(callable(v) for v in settings.values()):
-        return None
-    if dialect != "torch":
-        settings["dialect"] = dialect
-    for decoupled in (False, True):
-        if "decoupled_weight_decay" in settings:
-            settings["decoupled_weight_decay"] = decoupled
-        if anatomy(_rule_of(own, settings)) == body:
-            if kind == "Adam" and decoupled:
-                kind = "AdamW"
-            if native:
-                settings = {**_defaults(getattr(torch.optim, kind)), **settings}
-            return kind, settings
-    return None
-
-
-def _settings(body: Anatomy, defaults: Settings) -> Settings:
-    """A class's settings, in torch's names, from a rule's values."""
-    core, values = body.core, dict(body.core.values)
-    rate = values["lr"]
-    l2 = [link.l2 for link in body.around if isinstance(link, L2)]
-    known: Settings = {
-        "lr": rate,
-        "lr_decay": 0,
-        "eps": values.get("epsilon"),
-        "betas": tuple(values[k] for k in ("beta_1", "beta_2", "beta_3") if k in values),
-        "alpha": values.get("rho"),
-        "rho": values.get("rho"),
-        "momentum": values.get("momentum", 0),
-        "dampening": values.get("dampening", 0),
-        "nesterov": isinstance(core, Nesterov),
-        "centered": getattr(core, "centered", False),
-        "amsgrad": isinstance(core, AMSGrad),
-        "momentum_decay": values.get("psi"),
-        "initial_accumulator_value": values.get("initial_accumulator"),
-        "maximize": any(isinstance(link, Maximize) for link in body.around),
-        "weight_decay": l2[0] if l2 else body.decay or values.get("weight_decay", 0),
-    }
-    if "lr_decay" in defaults and isinstance(rate, TimeDecay):
-        known |= {"lr": rate.initial, "lr_decay": rate.decay}
-    return {**defaults, **{k: v for k, v in known.items() if k in defaults}}
+def _spelled(body: Anatomy, one: Spelling, dialect: str) -> tuple[str, Settings]:
+    """The class that follows the rule in a dialect, and its settings."""
+    settings = {**one.defaults, **one.settings_for(body.whole)}
+    rate, l2 = body.core.values["lr"], [link.l2 for link in body.around if isinstance(link, L2)]
+    if _is_lr_decay(one, "lr", rate):
+        settings |= {"lr": rate.initial, "lr_decay": rate.decay}
+    settings["maximize"] = any(isinstance(link, Maximize) for link in body.around)
+    if "weight_decay" not in one.arguments:
+        settings["weight_decay"] = l2[0] if l2 else body.decay
+    if DECOUPLED in settings:
+        settings[DECOUPLED] = bool(body.decay)
+    named = {"dialect": dialect} if dialect != "torch" else {}
+    return "AdamW" if one.name == "Adam" and body.decay else one.name, {**settings, **named}
 
 
 def _states(

@@ -153,8 +153,12 @@ class Spelling:
 
     def settings_for(self, rule: Rule) -> dict[str, Any]:
         """The arguments under which this is the rule, but for what it may have in `unset`: see `missing`."""
-        chosen = {k: v for k, v in self.choice.items() if isinstance(v, bool) and k not in self.arguments}
-        found: dict[str, Any] = dict(chosen)
+        found: dict[str, Any] = {}
+        for argument, wanted in self.choice.items():
+            if argument in self.defaults and _fits(wanted, self.defaults[argument]):
+                found[argument] = self.defaults[argument]
+            elif isinstance(wanted, bool):
+                found[argument] = wanted
         for argument, meant in self.arguments.items():
             if isinstance(meant, tuple):
                 found[argument] = tuple(getattr(rule, name) for name in meant)
