@@ -17,7 +17,7 @@ import thalweg.keras
 import thalweg.numpy
 import thalweg.torch
 from helpers import copies, descend_torch, difference, gradients, parameters, train
-from thalweg import Rule, Scalar, registry
+from thalweg import Rule, Scalar, convert, registry
 from thalweg.rules import RULES
 
 
@@ -131,3 +131,25 @@ def test_numpy_has_every_rule_and_one_of_the_users(mine: type[Rule]) -> None:
         kind = getattr(thalweg.numpy, rule.__name__)
         assert (kind().rule, kind.__name__, kind.__module__) == (rule(), rule.__name__, "thalweg.numpy")
         assert pickle.loads(pickle.dumps(kind)) is kind
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("told", ["optimizer", "rule"])
+@pytest.mark.parametrize("name", ["AMSGrad", "Momentum", "Mine"])
+def test_conversion_reads_torchs_optimizers_of_a_rules_own_name(
+    name: str, told: str, mine: type[Rule]
+) -> None:
+    params = parameters((3, 2))
+    grads = gradients(params, 8)
+    (p,) = copies(params)
+    optimizer = getattr(thalweg.torch, name)([("w", p)], lr=0.1)
+    train(optimizer, [p], grads[:4])
+    given = optimizer if told == "optimizer" else optimizer.state_dict()
+    rule = {"rule": name.lower()} if told == "rule" else {}
+    moved = convert.state(given, source="thalweg.torch", target="thalweg.numpy", **rule)
+    assert (moved.rule, moved.step) == (optimizer.rule_of(optimizer.param_groups[0]), 4)
+    w, ours = {"w": p.detach().numpy().copy()}, moved.optimizer()
+    for (g,) in grads[4:]:
+        ours.update(w, {"w": g.numpy()})
+    train(optimizer, [p], grads[4:])
+    assert difference(w["w"], p) <= 1e-12

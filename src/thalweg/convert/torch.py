@@ -80,7 +80,7 @@ def read(source: Source) -> Run:
     )
     if isinstance(optimizer, thalweg.torch.Optimizer):
         source = replace(source, rule=optimizer.rule)
-    given = type(optimizer).__name__ if optimizer else None
+    given = type(optimizer) if optimizer else None
     kept: dict[str, Settings] = {}
     for index, group in enumerate(groups):
         states = {names[i]: _held(state_dict["state"].get(i)) for i in group["params"]}
@@ -176,10 +176,13 @@ def _names(groups: Sequence[Settings], params: Shapes | None) -> dict[Any, str]:
 
 
 def _meaning(
-    group: Settings, states: Iterable[Settings], rule: str | Rule | None, given: str | None
+    group: Settings, states: Iterable[Settings], rule: str | Rule | None, given: type | None
 ) -> tuple[type[BaseOptimizer], Rule]:
     """The class of thalweg.torch that a group's settings and slots belong to, and the rule they mean."""
+    own = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
+    kinds = _kinds(given, own)
     known_slots, known_settings = known()
+    known_settings = known_settings.union(*map(_defaults, kinds))
     all_settings = {k: v for k, v in group.items() if k not in _NOT_SETTINGS}
     values = {*rule.values} if isinstance(rule, Rule) else {*()}
     # Others are the user's own, as for the loader of thalweg.torch.
@@ -189,20 +192,13 @@ def _meaning(
         return thalweg.torch.Optimizer, rule.replaced(**given_values)
     all_slots = {k for state in states for k in state if k != "step"}
     slots = all_slots & known_slots
-    own = find(rule) if isinstance(rule, str) else type(apart(rule)[1]) if rule else None
-    wanted = None if own is None else TORCH.known[own].name if own in TORCH.known else class_of(own).__name__
     found: dict[type[Named], tuple[int, Rule]] = {}
-    for kind in _kinds(*([own] if own else [])):
-        means = kind.__name__
-        if given not in (None, means) or wanted not in (None, means):
-            continue
+    for kind in kinds:
         defaults = _defaults(kind)
         lacking, more = {*defaults} - {*settings} - {*_FREE}, {*all_settings} - {*defaults} - {*_FREE}
         # An optimizer from elsewhere may have the same names and more, and mean something else by them.
         sure = (
-            given
-            or wanted
-            or ("foreach" in defaults and {*defaults} <= {*settings, "decoupled_weight_decay"})
+            given or own or ("foreach" in defaults and {*defaults} <= {*settings, "decoupled_weight_decay"})
         )
         if lacking or not (sure or (not more and all_slots == slots)) or not kind.spelling.fits(settings):
             continue
@@ -213,10 +209,12 @@ def _meaning(
     least = min((more for more, _ in found.values()), default=0)
     found = {kind: (more, meant) for kind, (more, meant) in found.items() if more == least}
     if not found:
+        asked = [given] if given else kinds if own else []
+        whose = " or ".join(kind.__name__ for kind in asked)
         raise Refused(
             f"the settings {', '.join(map(str, all_settings))} and the slots "
             f"{', '.join(sorted(map(str, all_slots))) or 'none'} are not those of "
-            f"{wanted or given or 'an optimizer that Thalweg has'}"
+            f"{whose or 'an optimizer that Thalweg has'}"
         )
     if len({anatomy(meant) for _, meant in found.values()}) > 1:
         raise Refused(
@@ -227,10 +225,20 @@ def _meaning(
     return kind, meant
 
 
-def _kinds(*others: type[Rule]) -> list[type[Named]]:
-    """The classes of torch's names, and those that these rules have under their own."""
-    theirs = [class_of(one.rule) for one in TORCH.spellings if one.is_chosen(one.defaults)]
-    return [*dict.fromkeys([*theirs, *map(class_of, others)])]
+def _kinds(given: type | None, own: type[Rule] | None) -> list[type[Named]]:
+    """The classes that a group may be of.
+
+    Args:
+        given: the class of the optimizer, where that is given.
+        own: the rule, where that is given.
+    """
+    if given and issubclass(given, Named):
+        return [given]
+    found = [class_of(one.rule) for one in TORCH.spellings if one.is_chosen(one.defaults)]
+    if own:
+        name = TORCH.known[own].name if own in TORCH.known else ""
+        found = [*dict.fromkeys([*(kind for kind in found if kind.__name__ == name), class_of(own)])]
+    return [kind for kind in found if not given or kind.__name__ == given.__name__]
 
 
 def _defaults(kind: type[Named]) -> Settings:
