@@ -108,7 +108,7 @@ def _kernel_agrees_in_float32(rule: Rule) -> None:
 def _prints(rule: Rule) -> None:
     """It prints as a formula and as kernel source."""
     program = trace(rule)
-    assert r"\theta_t" in program.latex(), "no formula"
+    assert r"\theta_t" in program.latex(rule), "no formula"
     compile(cpu_source(program), "<kernel>", "exec")
 
 
