@@ -42,7 +42,7 @@ def main() -> int:
     for summary in summaries:
         name = summary.name
         for figure in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            ours = float(statistics.median(summary.final.figures(figure)))
+            ours = float(statistics.median(summary.final.values(figure)))
             theirs = [run[figure][-1] for run in reference[name]]
             low, high = min(theirs), max(theirs)
             if figure.endswith("loss"):

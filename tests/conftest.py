@@ -94,6 +94,17 @@ _QUIETLY = [
 ]
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as in a trial; several threads on busy cores wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # Of a module and no more: while Playwright runs, no test of its process can run a loop of its own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 import thalweg
 from thalweg.study.comparison import Entry
 from thalweg.study.data.arrays import Data, Examples
+from thalweg.study.learners import Diverged
 from thalweg.study.learners.models import mlp
 from thalweg.study.learners.torch import TorchTraining
 from thalweg.study.learners.torch_metrics import METRICS, cross_entropy
@@ -17,7 +19,9 @@ from thalweg.study.planning import plan
 from thalweg.study.planning.configuration import from_toml
 from thalweg.study.planning.plan import Plan
 from thalweg.study.records import Run
+from thalweg.study.running.engine import Engine
 from thalweg.study.running.store import Store
+from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
 from thalweg.study.task import LOSS, Task
 
@@ -67,6 +71,29 @@ def small(task=BLOBS, optimizers=("sgd", "adam"), lr=(0.01, 0.1), seeds=2, **val
     return plan.make(task, optimizers, lr=lr, seeds=seeds, **values)
 
 
+class Bowl:
+    """A learner whose loss depends on how far its learning rate is from the best; "sgd" always diverges."""
+
+    steps_per_epoch = 4
+    state_bytes = 0
+    measures = ("loss",)
+
+    def __init__(self, setting, seed):
+        self.setting, self.seed, self.steps = setting, seed, 0
+        self.distance = math.log10(setting.hyperparameters["lr"] / 0.02)
+
+    def train(self, steps):
+        self.steps += steps
+        if self.setting.contestant == "sgd" and self.steps > 1:
+            raise Diverged("as it always does")
+        if self.setting.contestant == "fails" and self.steps > 1:
+            raise RuntimeError("on its way")
+        return dict.fromkeys(self.measures, 1 / self.steps)
+
+    def diagnostics(self):
+        return {"gradient_norm": 1.0, "update_norm": 1.0}
+
+
 class Setting:
     """What a learner needs of one contestant at one point."""
 
@@ -107,7 +134,31 @@ def ended(identity, test=None, val=None, curve=(3.0, 2.0), state_bytes=0, status
     return Run({"id": identity}, evaluations, end | more)
 
 
-def found(contestants, complete=True, total=None, **facts) -> Study:
+# Final losses by seed: low ones, clearly higher ones, and ones that differ from the first by noise alone.
+GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]
+NEAR = [0.11, 0.10, 0.13, 0.12, 0.15, 0.14]
+FAILS = {"search": {0.1: [math.inf]}}
+
+# The data sets that a checkout may have beside it.
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def interval_cases():
+    """The cases by which the benchmark measures how often intervals contain the true value."""
+    return runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "intervals.py"))["CASES"]
+
+
+def findings_of(folder, plan, runs=None):
+    """What a plan's study shows, or what its first few runs do, read from its folder."""
+    study = Study.of(plan, folder)
+    study.engine = Engine(jobs=1)
+    for i, _ in enumerate(study.iterate(), 1):
+        if i == runs:
+            break
+    return statistics.find(Study.open(folder))
+
+
+def study_of(contestants, complete=True, total=None, **facts) -> Study:
     """A study by what its runs came to, without running any.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from study_cases import BLOBS, changed, small
+from study_cases import BLOBS, changed, findings_of, small
 from thalweg.plot import writer
 from thalweg.plot.theme import DARK, LIGHT
 from thalweg.study.contestant import Contestant
@@ -14,22 +14,15 @@ from thalweg.study.errors import StudyError
 from thalweg.study.planning.plan import CLASSICAL
 from thalweg.study.reporting import charts, figures
 from thalweg.study.reporting.charts import Chart, Series
-from thalweg.study.running.engine import Engine
 from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
-
-
-def found(folder, plan):
-    study = Study.of(plan, folder)
-    study.engine = Engine(jobs=1)
-    return statistics.find(study.resume())
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
     """All classical optimizers at four rates, at the last of which all diverge."""
     plan = small(BLOBS, CLASSICAL, [0.001, 0.01, 0.1, 1e30])
-    return found(tmp_path_factory.mktemp("study"), plan)
+    return findings_of(tmp_path_factory.mktemp("study"), plan)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +30,7 @@ def batches(tmp_path_factory):
     """One optimizer with three batch sizes."""
     sizes = {f"adam of {size}": size for size in (16, 4, 64)}
     contestants = [Contestant("adam", name=name, batch_size=size) for name, size in sizes.items()]
-    findings = found(tmp_path_factory.mktemp("study"), small(optimizers=contestants, budget=3, lr=None))
+    findings = findings_of(tmp_path_factory.mktemp("study"), small(optimizers=contestants, budget=3, lr=None))
     findings.study.facts["varied"] = {"name": "batch_size", "values": sizes}
     return findings
 
@@ -199,7 +192,7 @@ def test_a_varied_number_has_charts_and_colours_of_its_own(batches):
 
 
 def test_profiles_are_over_tasks_and_say_why_where_there_are_none(findings, tmp_path):
-    other = found(tmp_path, small(changed(name="other"), ["sgd", "adam", "lion"], lr=[0.01, 0.1]))
+    other = findings_of(tmp_path, small(changed(name="other"), ["sgd", "adam", "lion"], lr=[0.01, 0.1]))
     steps, seconds = charts.profiles([findings, other])
     assert (steps.key, seconds.key) == ("profile_step", "profile_seconds")
     assert {line.name for line in steps.series} == {"sgd", "adam"}

@@ -114,7 +114,7 @@ def test_an_optimizer_of_the_users_own_competes():
     assert found.defaults == {"lr": 0.5, "boost": 2.0}
     assert found.setting({}, None, 1).rule() is None
     torch.testing.assert_close(stepped(found, lr=0.125, boost=4), torch.full((3,), 0.5))
-    with pytest.raises(StudyError, match=r"Halving makes optimizers of torch's kind"):
+    with pytest.raises(StudyError, match=r"Halving makes PyTorch optimizers"):
         found.setting({}, None, 1).keras()
 
 
@@ -166,7 +166,7 @@ def test_the_order_of_a_schedules_parts_makes_no_other_schedule():
     ("given", "message"),
     [
         ({"optimizer": "adam+cosin"}, r"no schedule is named 'cosin'; did you mean 'cosine'"),
-        ({"optimizer": "adam+cosine+linear"}, "no schedule: it is one of"),
+        ({"optimizer": "adam+cosine+linear"}, "not a schedule: it is one of"),
         ({"optimizer": "adam+wsd+warmup"}, "which has a warm-up"),
         ({"optimizer": "adam+cosine", "schedule": "linear"}, "a second"),
         ({"optimizer": "admw"}, r"no rule is named 'admw'"),
@@ -174,7 +174,7 @@ def test_the_order_of_a_schedules_parts_makes_no_other_schedule():
         ({"optimizer": 3}, "an optimizer is"),
         ({"optimizer": "torch.optim:Adma"}, "did you mean 'Adamax'|did you mean 'Adam'"),
         ({"optimizer": "nowhere.py:Mine"}, r"nowhere\.py cannot be loaded: FileNotFoundError"),
-        ({"optimizer": lambda params, lr: None}, "no learning rate of a known default.*partial"),
+        ({"optimizer": lambda params, lr: None}, "no default learning rate.*partial"),
         ({"optimizer": thalweg.Adam(lr=schedules.Cosine(0.1, 9))}, "its schedule given by name"),
         ({"space": {"lr": (-1.0, 1.0)}}, r"lr reaches -1; lr must lie in \[0, ∞\)"),
         ({"space": {"lr": (0.0, 1.0)}}, "logarithmic, so it begins above 0"),

@@ -6,7 +6,6 @@ import json
 import struct
 import tarfile
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
+from study_cases import SHARED
 from thalweg import untrusted
 from thalweg.study import tasks
 from thalweg.study.data import arrays, files, sets
 from thalweg.study.data.sets import IdxSet
 from thalweg.study.errors import StudyError
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def idx(array):
@@ -345,7 +343,7 @@ def test_a_split_is_a_partition_in_the_given_shares(count, seed, shares):
     ],
 )
 def test_numbers_become_what_models_take(values, dtype):
-    found = arrays.dense(values, "X")
+    found = arrays.numeric(values, "X")
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, np.asarray(values))
 
@@ -377,10 +375,10 @@ def test_prepared_arrays_that_cannot_be_right_are_made_anew(monkeypatch, tmp_pat
     path = files.cache() / "prepared" / "one.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(content())
-    assert files.kept("one", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
+    assert files.cached("one", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert files.kept("one", lambda: pytest.fail("it was not kept"))["a"].tolist() == [0, 1, 2]
+    assert files.cached("one", lambda: pytest.fail("it was not kept"))["a"].tolist() == [0, 1, 2]
 
 
 def test_a_file_packed_out_of_all_proportion_is_not_unpacked(tmp_path, toy, contents, monkeypatch):
@@ -399,7 +397,7 @@ def test_prepared_arrays_are_kept_by_name(monkeypatch, tmp_path):
         return {"a": np.arange(3), "b": np.ones((2, 2), np.uint8)}
 
     for name in ("one", "one", "two"):
-        found = files.kept(name, prepare)
+        found = files.cached(name, prepare)
         assert found["a"].tolist() == [0, 1, 2]
         assert found["b"].dtype == np.uint8
     assert len(calls) == 2

@@ -131,7 +131,7 @@ def test_a_trial_that_kills_its_process_is_recorded_and_the_others_go_on(store):
     which = trials(deadly(0.01), seeds=1)[:2]
     found = {r.header["id"]: r.end for r in run(store, which, jobs=2)}
     assert [found[trial.id]["status"] for trial in which] == ["memory", "finished"]
-    assert found[which[0].id]["reason"] == "the process was killed, perhaps for want of memory"
+    assert found[which[0].id]["reason"] == "the process was killed, perhaps because memory ran out"
     (alone,) = run(store, which[:1], jobs=2)
     assert alone.end["status"] == "memory", "a single trial has a process of its own too"
     assert not store.read(which[0]).settled, "next time there may be more of it"
@@ -139,7 +139,7 @@ def test_a_trial_that_kills_its_process_is_recorded_and_the_others_go_on(store):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_a_rehearsal_that_kills_its_process_is_explained():
-    with pytest.raises(StudyError, match=r"died in the first step of a trial: .*want of memory"):
+    with pytest.raises(StudyError, match=r"died in the first step of a trial: .*because memory ran out"):
         Engine(jobs=2).rehearse(trials(deadly(0.01), seeds=1))
 
 
@@ -161,7 +161,7 @@ def test_an_error_for_the_user_comes_through_and_workers_leave_ctrl_c_to_their_p
 
 
 def test_a_trial_that_another_process_is_running_is_waited_for(store, monkeypatch):
-    monkeypatch.setattr(engines, "PATIENCE", 0.05)
+    monkeypatch.setattr(engines, "POLL_INTERVAL", 0.05)
     which = trials(seeds=1)[:2]
     started, go_on = threading.Event(), threading.Event()
 
@@ -305,7 +305,7 @@ def test_a_cluster_that_fails_is_told_from_a_trial_that_does(store, monkeypatch)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_scheduler_that_does_not_answer_is_named(store, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr(engines, "ANSWER", 0.3)
+    monkeypatch.setattr(engines, "CLUSTER_TIMEOUT", 0.3)
     with pytest.raises(StudyError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run(store, trials(), name="dask", address="tcp://127.0.0.1:9")
 

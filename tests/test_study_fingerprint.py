@@ -14,8 +14,8 @@ import torch
 from helpers import output, python
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import files as opened
-from thalweg.study.fingerprint.hashing import examine, fingerprint, other
+from thalweg.study.fingerprint import files
+from thalweg.study.fingerprint.hashing import differences, examine, fingerprint
 from thalweg.study.task import Task
 from thalweg.study.tasks import from_file
 
@@ -134,7 +134,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(
-        "thalweg.study.fingerprint.files._KEPT", {"__pycache__"}
+        "thalweg.study.fingerprint.files._TOOL_FOLDERS", {"__pycache__"}
     )  # a tmp_path may lie anywhere
     (tmp_path / "pkg").mkdir()
     for name, content in FILES.items():
@@ -174,7 +174,7 @@ def test_a_version_changes_with_what_the_code_names(project, body, name, before,
     assert name in second.covers, "and it says what it covers"
     assert second.covers.keys() == first.covers.keys()
     # A value that a class takes from another module is the class's.
-    assert {name, "models.py"} & {*other(first.covers, second.covers)}, "and which of it changed"
+    assert {name, "models.py"} & {*differences(first.covers, second.covers)}, "and which of it changed"
 
 
 @pytest.mark.parametrize("body", ["models.Net()", "pkg.mod.f()", "models.CONFIG.width"])
@@ -250,13 +250,13 @@ def test_files_that_are_read_while_a_task_is_made_count(project):
 
 
 def test_which_files_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr("thalweg.study.fingerprint.files._KEPT", {"__pycache__"})
+    monkeypatch.setattr("thalweg.study.fingerprint.files._TOOL_FOLDERS", {"__pycache__"})
     (tmp_path / "read.txt").write_text("a")
     (tmp_path / "code.py").write_text("a")
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "kept.txt").write_text("a")
-    with opened.watched() as outer:
-        with opened.watched() as found:
+    with files.files_read() as outer:
+        with files.files_read() as found:
             for name in ("read.txt", "code.py", "__pycache__/kept.txt"):
                 (tmp_path / name).read_text()
             (tmp_path / "written.txt").write_text("a")
@@ -268,25 +268,25 @@ def test_which_files_are_noted(tmp_path, monkeypatch):
         (tmp_path / "gone.txt").read_text()
         (tmp_path / "gone.txt").unlink()
     (tmp_path / "written.txt").read_text()
-    assert [name for name, _ in opened.contents(found)] == ["read.txt"]
-    assert [name for name, _ in opened.contents(outer)] == ["read.txt"]
+    assert [name for name, _ in files.hashes(found)] == ["read.txt"]
+    assert [name for name, _ in files.hashes(outer)] == ["read.txt"]
 
 
 def test_a_large_file_counts_by_its_length_age_and_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(opened, "WHOLE", 10)
-    monkeypatch.setattr(opened, "END", 4)
+    monkeypatch.setattr(files, "WHOLE", 10)
+    monkeypatch.setattr(files, "END", 4)
     path = tmp_path / "large"
 
     def hash_of(content):
         path.write_bytes(content)
         os.utime(path, ns=(1, 1))
-        return opened._hash(path)
+        return files._hash(path)
 
     whole = hash_of(b"0123456789abcdef")
     assert hash_of(b"0123456789abcdef") == whole == hash_of(b"0123......abcdef")
     assert len({whole, *map(hash_of, (b"0123456789abcdeF", b"x123456789abcdef", b"0123456789.abcdef"))}) == 4
     os.utime(path, ns=(1, 2))
-    assert opened._hash(path) != hash_of(b"0123456789.abcdef")
+    assert files._hash(path) != hash_of(b"0123456789.abcdef")
 
 
 class Held:
@@ -315,11 +315,11 @@ def test_objects_count_by_what_they_hold():
     assert fingerprint(ring) == fingerprint(ring) != fingerprint([1])
     assert fingerprint([["a"]]) != fingerprint(["a"])
     assert fingerprint({(1, Held(1)), (2, Held(2))}) == fingerprint({(2, Held(2)), (1, Held(1))})
-    assert fingerprint(os.environ) == fingerprint(os.environ), "a process's own world is nobody's task"
+    assert fingerprint(os.environ) == fingerprint(os.environ), "the state of the process belongs to no task"
     deep = []
     for _ in range(10_000):
         deep = [deep]
-    with pytest.raises(StudyError, match=r"the model is too deep a structure .* version="):
+    with pytest.raises(StudyError, match=r"the model is nested too deeply .* version="):
         examine({"model": deep})
 
 

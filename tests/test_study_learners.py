@@ -32,13 +32,7 @@ keras = pytest.importorskip("keras")
 DATA = load()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As a trial has it; several threads on busy cores wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tensors(part):
@@ -92,7 +86,9 @@ def test_training_is_what_a_plain_loop_does(calls):
             for p, old in zip(plain.parameters(), before, strict=True)
         )
     )
-    assert learner.afterwards() == pytest.approx({"gradient_norm": gradient, "update_norm": update}, rel=1e-4)
+    assert learner.diagnostics() == pytest.approx(
+        {"gradient_norm": gradient, "update_norm": update}, rel=1e-4
+    )
 
 
 def test_contestants_start_from_the_same_weights_and_see_the_same_order():
@@ -220,11 +216,11 @@ def test_evaluation_in_pieces_is_the_whole(monkeypatch):
 def test_blocks_and_looks_change_nothing(monkeypatch):
     def taken():
         learner = BLOBS.learner(Setting(lr=0.1), 0)
-        return learner.train(12) | learner.afterwards()
+        return learner.train(12) | learner.diagnostics()
 
     expected = taken()
     monkeypatch.setattr("thalweg.study.learners.batches._BLOCK", 1)
-    monkeypatch.setattr("thalweg.study.learners.torch._LOOK", 5)
+    monkeypatch.setattr("thalweg.study.learners.torch._CHECK_EVERY", 5)
     assert taken() == pytest.approx(expected, rel=1e-6)
 
 
@@ -299,7 +295,7 @@ def test_one_set_is_split_without_overlap(given):
     task = Task.from_torch("t", model, given, "cross_entropy", split=(0.5, 0.3, 0.2), batch_size=8)
     learner = task.learner(Setting(), 0)
     for part in ("train", "validation", "test"):
-        seen.append([tuple(row) for inputs, _ in learner._source.part(part) for row in inputs.tolist()])
+        seen.append([tuple(row) for inputs, _ in learner._source.subset(part) for row in inputs.tolist()])
     assert [len(part) for part in seen] == [35, 21, 14]
     assert len({row for part in seen for row in part}) == 70
 
@@ -370,7 +366,7 @@ def test_inputs_and_outputs_of_several_tensors():
     )
     learner = task.learner(Setting(batch_size=32), 0)
     learner.train(2)
-    assert learner.afterwards()["second"] == pytest.approx(x.sum(-1).mean().item(), abs=1e-6)
+    assert learner.diagnostics()["second"] == pytest.approx(x.sum(-1).mean().item(), abs=1e-6)
     assert learner.evaluate("test")["second"] == pytest.approx(x.sum(-1).mean().item(), abs=1e-6)
 
 
@@ -410,8 +406,8 @@ def test_a_metric_of_ones_own_sees_the_whole_part(kind, monkeypatch):
     count = 10 if kind == "tokens" else 20
     assert calls == [count], "it is called once"
     outputs, targets = (
-        torch.cat([learner._model(x) for x, _ in learner._source.part("validation")]),
-        torch.cat([torch.as_tensor(y) for _, y in learner._source.part("validation")]),
+        torch.cat([learner._model(x) for x, _ in learner._source.subset("validation")]),
+        torch.cat([torch.as_tensor(y) for _, y in learner._source.subset("validation")]),
     )
     assert found["f1"] == pytest.approx(macro_f1(outputs.detach(), targets))
     assert abs(found["f1"] - found["blocks"]) > 1e-3, "means of blocks are another figure"
@@ -420,12 +416,12 @@ def test_a_metric_of_ones_own_sees_the_whole_part(kind, monkeypatch):
     calls.clear()
     assert "f1" not in learner.train(2)
     assert not calls, "nothing but training is timed"
-    learner.afterwards()
+    learner.diagnostics()
     assert calls == [32], "two batches"
 
 
 def test_metrics_of_training_are_of_all_steps_since_the_last_time(monkeypatch):
-    monkeypatch.setattr("thalweg.study.learners.torch._LOOK", 2)
+    monkeypatch.setattr("thalweg.study.learners.torch._CHECK_EVERY", 2)
     seen = []
     whole = Metric("whole", lambda o, t: seen.append(len(t)) or 0.5, "higher")
     task = Task.from_torch("all", model, DATA, "cross_entropy", [whole], batch_size=16)
@@ -433,11 +429,11 @@ def test_metrics_of_training_are_of_all_steps_since_the_last_time(monkeypatch):
     seen.clear()
     for steps in (5, 3):
         learner.train(steps)
-        assert learner.afterwards()["whole"] == 0.5
+        assert learner.diagnostics()["whole"] == 0.5
     assert seen == [70, 48]
 
 
-def test_outputs_that_cannot_be_laid_end_to_end_are_named():
+def test_outputs_that_cannot_be_concatenated_are_named():
     def batches(*_):
         return [(torch.ones(2, width, 4), torch.zeros(2, width, dtype=torch.int64)) for width in (3, 5)]
 
@@ -449,7 +445,7 @@ def test_outputs_that_cannot_be_laid_end_to_end_are_named():
         if mean:
             assert math.isfinite(learner.evaluate("test")["first"])
             continue
-        with pytest.raises(StudyError, match=r"metric first wants all outputs at once.*mean=True"):
+        with pytest.raises(StudyError, match=r"metric first needs all outputs at once.*mean=True"):
             learner.evaluate("test")
 
 
@@ -505,10 +501,10 @@ def test_keras_training_is_what_a_plain_loop_does():
     assert first["loss"] * seen + second["loss"] * (140 - seen) == pytest.approx(total, rel=1e-4)
     for found, expected in zip(values(learner), weights, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    norms = learner.afterwards()
+    norms = learner.diagnostics()
     assert norms == pytest.approx({"gradient_norm": gradient, "update_norm": 0.1 * gradient}, rel=1e-3)
     for found, expected in zip(values(learner), weights, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # afterwards() left them alone
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # diagnostics() left them alone
     validation = learner.evaluate("validation")
     expected, _ = softmax_loss(weights, *tensors(DATA.validation))
     assert validation["loss"] == pytest.approx(expected.item(), rel=1e-4)
@@ -564,12 +560,12 @@ def test_keras_tasks_are_checked(change, message):
 def test_keras_learners_are_checked():
     high = dataclasses.replace(DATA, test=Examples(DATA.test.inputs, DATA.test.targets + 5))
     task = Task.from_keras("high", keras_model, high, CROSS_ENTROPY)
-    with pytest.raises(StudyError, match="3 outputs, so labels are 0 to 2; the test part has 5, 6, 7 too"):
+    with pytest.raises(StudyError, match="3 outputs, so labels are 0 to 2; the test set has 5, 6, 7 too"):
         task.learner(Setting(), 0)
     none = partial(keras.Sequential, [keras.Input((4,)), keras.layers.Flatten()])
     with pytest.raises(StudyError, match="no parameters to train"):
         Task.from_keras("none", none, DATA, "mse").learner(Setting(), 0)
-    with pytest.raises(StudyError, match=r"where a keras\.Model is wanted"):
+    with pytest.raises(StudyError, match=r"must be a keras\.Model"):
         Task.from_keras("no model", lambda: 3, DATA, "mse").learner(Setting(), 0)
     with pytest.raises(StudyError, match="the loss is nan before the first step"):
         Task.from_keras("nan", keras_model, DATA, lambda t, y: keras.ops.mean(y) * math.nan).learner(
@@ -593,7 +589,7 @@ def test_keras_metrics_of_ones_own():
     assert [measure.lower_is_better for measure in task.measures] == [True, True, True, False]
     learner = task.learner(Setting("sgd", lr=0.01), 0)
     figures = learner.train(5)
-    figures |= {name: value for name, value in learner.afterwards().items() if "norm" not in name}
+    figures |= {name: value for name, value in learner.diagnostics().items() if "norm" not in name}
     assert figures["half"] == pytest.approx(1 / 6, rel=1e-5)
     assert figures[CROSS_ENTROPY] == pytest.approx(figures["loss"], rel=1e-5)
     assert 0 <= figures["hits"] <= 1
@@ -622,8 +618,8 @@ def test_keras_metrics_see_the_whole_part(monkeypatch):
         figures = learner.train(steps)
         assert figures.keys() == {"loss", "recall"}
         on_the_way.append(figures["recall"])
-        found = learner.afterwards()
-        seen = np.unique(np.concatenate(learner._seen))
+        found = learner.diagnostics()
+        seen = np.unique(np.concatenate(learner._trained_on))
         outputs = learner._model.predict(DATA.train.inputs[seen], verbose=0)
         assert found["f1"] == pytest.approx(keras_f1(DATA.train.targets[seen], outputs))
     outputs = learner._model.predict(DATA.validation.inputs, verbose=0)

@@ -429,7 +429,7 @@ def test_the_hash_is_the_same_in_every_process():
         ({"tune": ["beta1"]}, r"'beta1'; did you mean 'beta_1'"),
         ({"budget": 2, "lr": [0.1, 0.2, 0.3]}, "2 trials are too few for the 3 learning rates"),
         ({"budget": 2, "lr": [0.1, 0.2], "tune": ["beta_1"]}, "leave none for beta_1"),
-        ({"optimizers": ["adam+cosine"], "budget": Budget(seconds=3)}, "seconds do not tell"),
+        ({"optimizers": ["adam+cosine"], "budget": Budget(seconds=3)}, "seconds do not say"),
         ({"lr": [0.1, -0.1]}, "lr must lie in"),
         ({"lr": [0.1, float("nan")]}, "list of numbers"),
         ({"optimizers": ["admax"]}, "adamax"),

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study_cases import interval_cases
 from thalweg.study.statistics.profiles import algoperf, area, of_chosen_trials, profile, ratios, shares
+
+CASES = interval_cases()
 
 inf = math.inf
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "algoperf"
-CASES = runpy.run_path(str(ROOT / "benchmarks" / "intervals.py"))["CASES"]
 
 cost = st.one_of(st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 7.0]), st.just(inf))
 

@@ -7,41 +7,30 @@ import shutil
 import pytest
 import torch
 
-from study_cases import BLOBS, changed, small
+from study_cases import BLOBS, changed, findings_of, small
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.planning.budget import Budget
 from thalweg.study.planning.plan import CLASSICAL
 from thalweg.study.reporting import advice, report, tables, wording
-from thalweg.study.running.engine import Engine
 from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
 
 RUDE = '</script><img src=x onerror="alert(1)">|*%{x}$y_1$'
 
 
-def found(folder, plan, runs=None):
-    """What a plan's study shows, or what its first few runs do, read from its folder."""
-    study = Study.of(plan, folder)
-    study.engine = Engine(jobs=1)
-    for i, _ in enumerate(study.iterate(), 1):
-        if i == runs:
-            break
-    return statistics.find(Study.open(folder))
-
-
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
     """All classical optimizers at three rates, at the last of which all diverge."""
     plan = small(BLOBS, CLASSICAL, [0.01, 0.1, 1e30], budget=Budget(epochs=2), seeds=3)
-    return found(tmp_path_factory.mktemp("study"), plan)
+    return findings_of(tmp_path_factory.mktemp("study"), plan)
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     """Another task, where two contestants are the same."""
     plan = small(changed(name="other"), ["sgd", "adam", "lion"], [0.01, 0.1], seeds=2)
-    return found(tmp_path_factory.mktemp("study"), plan)
+    return findings_of(tmp_path_factory.mktemp("study"), plan)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +38,7 @@ def rude(tmp_path_factory):
     """Names that are code wherever they are not escaped."""
     contestants = [Contestant("adam", name=RUDE), Contestant("sgd", name="plain")]
     plan = small(changed(name=f"task {RUDE}"), contestants, lr=None, budget=2)
-    return found(tmp_path_factory.mktemp("study"), plan)
+    return findings_of(tmp_path_factory.mktemp("study"), plan)
 
 
 def ours(page):
@@ -137,7 +126,7 @@ def test_a_target_out_of_reach_is_named_so(findings):
 
 def test_further_tuned_hyperparameters_stand_below_the_rate(tmp_path):
     plan = small(optimizers=["momentum"], lr=None, tune=["momentum"], budget=6, seeds=1)
-    (summary,) = found(tmp_path, plan).summaries
+    (summary,) = findings_of(tmp_path, plan).summaries
     final = dataclasses.replace(summary.final, chosen={"lr": 0.1, "momentum": 0.95})
     assert tables._chosen(dataclasses.replace(summary, final=final)).below == "momentum 0.95"
 
@@ -195,9 +184,7 @@ def test_a_report_says_what_the_version_covers_and_what_was_passed_over(tmp_path
     path = next((tmp_path / "trials").iterdir())
     path.write_text("{\n")
     opened = Study.open(tmp_path)
-    assert "1 file in the folder is not as a run left it, and passed over." in report.markdown(
-        opened.findings()
-    )
+    assert "1 file in the folder is not as a run left it, and skipped." in report.markdown(opened.findings())
 
 
 @pytest.mark.parametrize("name", ["report.html", "curves.png", "curves.svg", "summary.md"])
@@ -243,8 +230,8 @@ MANY = [Contestant("adam", name=f"adam {i}", fixed={"beta_1": 0.5 + i / 100}) fo
     [
         (small(optimizers=["adam"], lr=[0.1], seeds=1), None, "1 optimizer compared", 4),
         (small(seeds=2), 3, "Not complete: 3 of ", 6),
-        (small(optimizers=["adam"], lr=[0.1], seeds=2), 0, "No run is through yet", 0),
-        (small(lr=[1e30, 1e31]), None, "No run went through", 0),
+        (small(optimizers=["adam"], lr=[0.1], seeds=2), 0, "No run has ended yet", 0),
+        (small(lr=[1e30, 1e31]), None, "Every run failed", 0),
         (small(lr=None, budget=Budget(trials=4, epochs=4), halving=True), None, "losing settings stopped", 5),
         (small(budget=Budget(seconds=0.01)), None, "0.01 seconds", 6),
         (small(optimizers=MANY, lr=None, budget=Budget(trials=1, epochs=1), seeds=1), None, "adam 26", 4),
@@ -256,7 +243,7 @@ def test_every_study_has_a_report(plan, runs, said, figures, tmp_path):
         Study.of(plan, tmp_path)
         findings = statistics.find(Study.open(tmp_path))
     else:
-        findings = found(tmp_path, plan, runs)
+        findings = findings_of(tmp_path, plan, runs)
     page = report.html(findings)
     assert said in page
     assert len(drawn(page)) == figures
@@ -267,14 +254,14 @@ def test_every_study_has_a_report(plan, runs, said, figures, tmp_path):
 
 
 def test_crashed_runs_are_told_with_their_reason(tmp_path):
-    found(tmp_path, small(seeds=1))
+    findings_of(tmp_path, small(seeds=1))
     crash = {"status": "crashed", "reason": "ValueError: a & b"}
     study = Study.open(tmp_path)
     for key, run in study.runs.items():
         if run.header["specification"]["contestant"]["name"] == "sgd":
             study.runs[key] = dataclasses.replace(run, end={**run.end, **crash})
     text = report.html(statistics.find(study))
-    assert "Reason of a crash: ValueError: a &amp; b." in text
+    assert "Reason for a crash: ValueError: a &amp; b." in text
     assert "100%<small>of " in text
     assert "✕ failed" in text
 
@@ -295,14 +282,14 @@ def test_several_tasks_are_compared_by_a_profile(findings, other, tmp_path):
     assert "Optimizers compared on blobs, other" in page
     assert "Performance profile by steps" in page
     assert ours(page).count("<h2>") == 2
-    assert "Best, or not to be told from the best, in" in page
+    assert "Best, or indistinguishable from the best, in" in page
     text = written.summary.read_text(encoding="utf-8")
     assert "blobs: test loss | other: test loss" in text
     assert wording.answer(other) in text.replace("\\", "")
 
 
 def test_tasks_without_a_contestant_in_common_have_no_profile_and_say_so(findings, tmp_path):
-    alone = found(tmp_path, small(changed(name="alone"), ["lion"], [0.1], seeds=1))
+    alone = findings_of(tmp_path, small(changed(name="alone"), ["lion"], [0.1], seeds=1))
     page = report.html(findings, alone)
     assert "There is no performance profile: these studies have no contestant in common." in page
 

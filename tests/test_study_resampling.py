@@ -1,8 +1,6 @@
 import itertools
 import math
-import runpy
 from dataclasses import astuple
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from study_cases import interval_cases
 from thalweg.study.statistics.resampling import (
     Interval,
     against_best,
@@ -23,8 +22,9 @@ from thalweg.study.statistics.resampling import (
     verdict,
 )
 
+CASES = interval_cases()
+
 inf = math.inf
-CASES = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "intervals.py"))["CASES"]
 
 # Multiples of 1/64, so that sums, differences and averages of two are exact.
 figure = st.integers(1, 640).map(lambda i: i / 64)
@@ -359,9 +359,9 @@ def test_percentiles_are_values_that_were_drawn():
         (lambda: difference([1], [1], 1), "level must lie"),
         (lambda: against_best([1, 2]), r"values must have 2 axes, not empty, got shape \(2,\)"),
         (lambda: against_best([[1], [2]], 1), "level must lie"),
-        (lambda: verdict(Interval(0, 0, 0, 0.95), worth=-1), "worth having must be at least 0, got -1"),
-        (lambda: to_target([[1, 2]], [[1]], 0), r"figures of shape \(2,\) but costs of shape \(1,\)"),
-        (lambda: to_target([[1, 2]], [[2, 1]], 0), "must not fall"),
+        (lambda: verdict(Interval(0, 0, 0, 0.95), worth=-1), "that matters must be at least 0, got -1"),
+        (lambda: to_target([[1, 2]], [[1]], 0), r"values of shape \(2,\) but costs of shape \(1,\)"),
+        (lambda: to_target([[1, 2]], [[2, 1]], 0), "must not decrease"),
         (lambda: to_target([[1, 2]], [[1, 2]], math.nan), "target is NaN"),
         (lambda: to_target([[1, 2]], [], 1), "shorter"),
     ],

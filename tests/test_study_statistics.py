@@ -3,17 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from study_cases import BLOBS, found, small
+from study_cases import BLOBS, GOOD, NEAR, WORSE, small, study_of
 from thalweg.study.errors import StudyError
 from thalweg.study.statistics import findings as statistics
 from thalweg.study.study import Study
 
-GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]
-NEAR = [0.11, 0.10, 0.13, 0.12, 0.15, 0.14]
-
 
 def find(**contestants):
-    return statistics.find(found(contestants))
+    return statistics.find(study_of(contestants))
 
 
 def test_contestants_are_ranked_and_told_apart_by_their_intervals():
@@ -37,7 +34,7 @@ def test_losses_that_may_be_negative_are_compared_by_their_difference():
 
 @pytest.mark.parametrize(("values", "low", "high"), [((0.99, 0.95, 0.9), 0, 1), ((0.01, 0.05), 0, 1)])
 def test_an_accuracy_stays_between_nothing_and_everything(values, low, high):
-    study = found({"sgd": {"final": [0.1] * len(values)}})
+    study = study_of({"sgd": {"final": [0.1] * len(values)}})
     for run, value in zip(study.runs.values(), values, strict=True):
         run.end["test_accuracy"] = value
     interval = statistics.find(study).summaries[0].best.median("test_accuracy")
@@ -63,8 +60,8 @@ def test_nothing_that_went_through_leaves_nobody():
 
 def test_without_finals_the_search_so_far_ranks_by_validation():
     search = {"sgd": {"search": {0.1: [0.5, 0.6], 1.0: [0.3, 0.3]}}, "adam": {"search": {0.1: [0.2, 0.2]}}}
-    findings = statistics.find(found(search, complete=False, total=20))
-    assert findings.figure == "val_loss"
+    findings = statistics.find(study_of(search, complete=False, total=20))
+    assert findings.ranked_by == "val_loss"
     assert [s.name for s in findings.summaries] == ["adam", "sgd"]
     assert findings.summaries[1].best.lr == 1.0
 
@@ -78,7 +75,7 @@ def test_the_best_of_the_search_counts_failures_as_worst():
 
 
 def test_the_sweep_is_of_the_learning_rate_alone_and_sorted():
-    study = found({"sgd": {"search": {1.0: [0.5], 0.1: [0.3], 0.3: [0.31]}, "final": GOOD}})
+    study = study_of({"sgd": {"search": {1.0: [0.5], 0.1: [0.3], 0.3: [0.31]}, "final": GOOD}})
     entries = [*study.entries]
     further = statistics.find(study).summaries[0]
     assert [s.lr for s in further.sweep] == [0.1, 0.3, 1.0]
@@ -92,7 +89,7 @@ def test_the_sweep_is_of_the_learning_rate_alone_and_sorted():
 
 
 def test_a_rate_that_was_stopped_early_was_tried_too():
-    study = found({"sgd": {"search": {0.1: [0.3], 1.0: [0.1]}, "final": GOOD, "lr": 1.0}})
+    study = study_of({"sgd": {"search": {0.1: [0.3], 1.0: [0.1]}, "final": GOOD, "lr": 1.0}})
     assert statistics.find(study).summaries[0].on_edge
     first = study.entries[0]
     study.entries = (*study.entries, first.__class__("stopped", "sgd", "search", {"lr": 10.0}, 0, 0.25))
@@ -128,7 +125,7 @@ def test_a_curve_has_the_steps_that_all_runs_share():
     assert curve.step.tolist() == [5, 10, 15]
     assert curve.epoch.tolist() == [0.5, 1, 1.5]
     assert (curve.median[-1], curve.low[-1], curve.high[-1]) == (0.2, 0.1, 0.3)
-    short = statistics.find(found({"sgd": {"final": [0.1, math.inf, 0.2]}})).summaries[0]
+    short = statistics.find(study_of({"sgd": {"final": [0.1, math.inf, 0.2]}})).summaries[0]
     assert short.best.curve("val_loss").low.tolist() == [3, 2, 0.1], "runs that failed have no curve"
     assert short.best.curve("val_nothing") is None
 
@@ -145,14 +142,14 @@ def test_the_target_is_what_three_of_four_reach():
 
 
 def test_a_profile_is_across_tasks():
-    studies = [found({"a": {"final": [0.1] * 3}, "b": {"final": [0.9] * 3}}) for _ in range(2)]
+    studies = [study_of({"a": {"final": [0.1] * 3}, "b": {"final": [0.9] * 3}}) for _ in range(2)]
     names, profile = statistics.across(studies)
     assert names == ["a", "b"]
     assert profile.score.tolist() == [1, 1], "the worse of two sets the target"
     with pytest.raises(StudyError, match="two tasks or more"):
         statistics.across(studies[:1])
     with pytest.raises(StudyError, match="no contestant in common"):
-        statistics.across([studies[0], found({"c": {"final": [0.1] * 3}})])
+        statistics.across([studies[0], study_of({"c": {"final": [0.1] * 3}})])
 
 
 def test_a_study_that_ran_is_read_from_its_folder(tmp_path):
@@ -165,13 +162,13 @@ def test_a_study_that_ran_is_read_from_its_folder(tmp_path):
         assert summary.best.seconds_per_step.estimate > 0
         assert summary.best.median("test_accuracy").estimate <= 1
         assert len(summary.default.runs) == 2
-    assert findings.figure == "test_loss"
+    assert findings.ranked_by == "test_loss"
 
 
 def test_runs_that_are_missing_leave_the_others_paired_by_seed():
     """Both have the same noise: at the same seeds one is worse throughout, out of step it is not."""
     noise = [1.0, 4.0, 1.0, 4.0, 1.0, 4.0, 1.0]
-    study = found({"adam": {"final": noise}, "sgd": {"final": [1.1 * x for x in noise]}})
+    study = study_of({"adam": {"final": noise}, "sgd": {"final": [1.1 * x for x in noise]}})
     whole = statistics.find(study)
     assert whole.verdicts["sgd"] == "worse"
     del study.runs["sgd final {'lr': 0.1} 0"]
@@ -182,7 +179,9 @@ def test_runs_that_are_missing_leave_the_others_paired_by_seed():
 
 
 def test_the_region_is_over_seeds_that_all_rates_have():
-    study = found({"sgd": {"search": {0.01: [3.0, 9.0], 0.1: [1.0, 1.0], 1.0: [2.0, 2.0]}}}, complete=False)
+    study = study_of(
+        {"sgd": {"search": {0.01: [3.0, 9.0], 0.1: [1.0, 1.0], 1.0: [2.0, 2.0]}}}, complete=False
+    )
     del study.runs["sgd search {'lr': 0.01} 1"]
     (summary,) = statistics.find(study).summaries
     assert [s.losses("val_loss").tolist() for s in summary.sweep] == [[3.0], [1.0], [2.0]]

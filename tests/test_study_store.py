@@ -133,7 +133,7 @@ def test_the_content_of_another_trial_is_not_believed(store, path):
     whole = path.read_text()
     other.write_text(whole)
     assert store.read(OTHER) is None
-    assert store.faults == {OTHER.id: f"{other}: line 1 is of another trial, {TRIAL.id!r}"}
+    assert store.faults == {OTHER.id: f"{other}: line 1 belongs to another trial, {TRIAL.id!r}"}
     assert store.results([TRIAL, OTHER]).keys() == {TRIAL.id}
     assert store.headers().keys() == {TRIAL.id}
     assert set(store.evaluations()["id"]) == {TRIAL.id}
@@ -149,8 +149,8 @@ def test_the_content_of_another_trial_is_not_believed(store, path):
 @pytest.mark.parametrize(
     ("number", "change", "said"),
     [
-        (1, lambda line: "{", "line 1 is no JSON"),
-        (2, lambda line: line.replace("0.5", "NaN"), "line 2 is no JSON"),
+        (1, lambda line: "{", "line 1 is not JSON"),
+        (2, lambda line: line.replace("0.5", "NaN"), "line 2 is not JSON"),
         (2, lambda line: line.replace("0.5", "1e999"), "line 2: evaluation.loss is inf, not a finite number"),
         (2, lambda line: line.replace("0.5", '"x"'), "line 2: evaluation.loss is 'x', not a finite number"),
         (2, lambda line: line.replace("0.5", "true"), "line 2: evaluation.loss is True"),
@@ -162,10 +162,14 @@ def test_the_content_of_another_trial_is_not_believed(store, path):
         ),
         (2, lambda line: line.replace('"step"', '"stop"'), "line 2: evaluation has no step"),
         (2, lambda line: line.replace('"val_loss"', '"other"'), "line 2: evaluation has no val_loss"),
-        (2, lambda line: line.replace("evaluation", "end"), "line 2 is no evaluation, but others follow"),
-        (2, lambda line: "[" * 100_000, "line 2 is no JSON"),
-        (2, lambda line: "3", "line 2 is no record of a trial"),
-        (2, lambda line: f"{line}\n{line}"[: len(line)] + "\n\xff", "line 3 is no JSON"),
+        (
+            2,
+            lambda line: line.replace("evaluation", "end"),
+            "line 2 is not an evaluation, but further lines follow",
+        ),
+        (2, lambda line: "[" * 100_000, "line 2 is not JSON"),
+        (2, lambda line: "3", "line 2 is not a record of a trial"),
+        (2, lambda line: f"{line}\n{line}"[: len(line)] + "\n\xff", "line 3 is not JSON"),
         (
             3,
             lambda line: line.replace("finished", "fine"),
@@ -204,7 +208,7 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for(store, path, tmp_pat
         "pipe": lambda: os.mkfifo(path),
         "device": lambda: path.symlink_to("/dev/zero"),
     }[kind]()
-    why = "what is there is no file" if kind == "pipe" else "it is a symbolic link, which is not followed"
+    why = "it is not a regular file" if kind == "pipe" else "it is a symbolic link, which is not followed"
     assert store.read(TRIAL) is None
     assert store.faults == {TRIAL.id: f"{path}: cannot be read: {why}"}
     assert store.headers() == {}
@@ -228,7 +232,7 @@ def test_figures_that_json_does_not_know_are_refused(store):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StudyError, match=r"file/study cannot be written .*out="):
+    with pytest.raises(StudyError, match=r"file/study cannot be written .*: choose another with out="):
         Store(tmp_path / "file" / "study").open()
 
 
@@ -237,7 +241,7 @@ def test_a_file_that_cannot_be_written_is_named(store, path):
     with pytest.raises(StudyError, match=r"\.jsonl cannot be written"):
         store.record(TRIAL, finish)
     assert store.read(TRIAL) is None
-    assert store.faults == {TRIAL.id: f"{path}: cannot be read: what is there is no file"}
+    assert store.faults == {TRIAL.id: f"{path}: cannot be read: it is not a regular file"}
 
 
 class Full:
@@ -261,10 +265,10 @@ def test_on_a_full_disk_whole_lines_stay_and_nothing_else(store, path):
     store.record(OTHER, finish)
     whole = len(json.dumps({"record": "trial", "id": TRIAL.id})) + 1
     for left in range(whole, whole + 50):
-        with store.claimed(TRIAL) as file:
+        with store.locked(TRIAL) as file:
             full = Full(file, left)
             stores.write_all(full, [{"record": "trial", "id": TRIAL.id}])
-            with pytest.raises(StudyError, match=r"No space left on device\. What is finished is kept"):
+            with pytest.raises(StudyError, match=r"No space left on device\. Finished trials are kept"):
                 stores._write(full, [{"record": "evaluation", "loss": 0.123456789, "val_loss": 0.2345678901}])
         assert path.read_bytes().endswith(b"}\n")
         assert len(path.read_text().splitlines()) == 1
@@ -302,24 +306,24 @@ def test_all_evaluations_are_one_table(store):
 def test_what_another_version_left_is_explained(store):
     plan = small()
     store.record(plan.next_trials({})[0], finish)
-    assert store.strangers(plan) == []
+    assert store.outdated(plan) == []
     newer = small(changed(version="2"))
     store.record(newer.next_trials({})[0], finish)
     store.record(newer.next_trials({})[1], finish)
-    assert store.strangers(plan) == [
+    assert store.outdated(plan) == [
         "2 trials here were run with task version 2, now 1: they are kept but not used"
     ]
-    assert store.strangers(newer) == [
+    assert store.outdated(newer) == [
         "1 trial here was run with task version 1, now 2: it is kept but not used"
     ]
     other = small(changed(name="balls"))
-    assert store.strangers(other) == [
+    assert store.outdated(other) == [
         "3 trials here were run on the task blobs, not on balls: they are kept but not used"
     ]
     first = plan.next_trials({})[0].contestant.name
     mine = make(plan.task, [Contestant("amsgrad", name=first)])
     said = f"1 trial here was run with other code of {first}: it is kept but not used"
-    assert said in store.strangers(mine)
+    assert said in store.outdated(mine)
 
 
 def test_what_changed_since_is_named(store):
@@ -329,13 +333,13 @@ def test_what_changed_since_is_named(store):
         )
 
     store.record(covering("a", models="1", settings="1", gone="1").next_trials({})[0], finish)
-    assert store.strangers(covering("b", models="2", settings="1", new="1")) == [
+    assert store.outdated(covering("b", models="2", settings="1", new="1")) == [
         "1 trial here was run with task version a, now b (models.py, gone.py, new.py changed): "
         "it is kept but not used"
     ]
     same = {f"{name}.py": "1" for name in ("models", "settings", "gone")}
     other = small(changed(version="b", covers={"data": "1", **same}))
-    assert "now b (data changed)" in store.strangers(other)[0]
+    assert "now b (data changed)" in store.outdated(other)[0]
 
 
 def test_what_another_protocol_left_is_explained(store, path):
@@ -345,6 +349,6 @@ def test_what_another_protocol_left_is_explained(store, path):
     older["id"] = identify(older["specification"])
     path.with_name(f"{older['id']}.jsonl").write_text("".join([json.dumps(older) + "\n", *rest]))
     path.unlink()
-    assert store.strangers(small()) == [
+    assert store.outdated(small()) == [
         f"1 trial here was run by an older thalweg (protocol 1, now {PROTOCOL}): it is kept but not used"
     ]

@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import subprocess
 import sys
@@ -9,12 +8,11 @@ import pytest
 import torch
 
 import thalweg
-from study_cases import BLOBS, TOML, changed, planned
+from study_cases import BLOBS, TOML, Bowl, changed, planned
 from thalweg.cli import main as cli
 from thalweg.study import comparison as comparisons
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
-from thalweg.study.learners import Diverged
 from thalweg.study.planning.budget import Budget
 from thalweg.study.planning.configuration import from_toml
 from thalweg.study.planning.plan import make
@@ -22,32 +20,12 @@ from thalweg.study.study import Study, compare
 from thalweg.study.task import LOSS, Task
 
 
-class Bowl:
-    """A learner whose loss says how far its learning rate is from the best; "sgd" always diverges."""
-
-    steps_per_epoch = 4
-    state_bytes = 0
-
-    def __init__(self, setting, seed):
-        self.setting, self.seed, self.steps = setting, seed, 0
-
-    def train(self, steps):
-        self.steps += steps
-        if self.setting.contestant == "sgd" and self.steps > 1:
-            raise Diverged("as it always does")
-        if self.setting.contestant == "fails" and self.steps > 1:
-            raise RuntimeError("on its way")
-        return {"loss": 1 / self.steps}
-
-    def evaluate(self, part):
-        far = math.log10(self.setting.hyperparameters["lr"]) + 1.7
-        return {"loss": far**2 + 1e-3 * self.seed + 1 / (1 + self.steps) + (part == "test")}
-
-    def afterwards(self):
-        return {"gradient_norm": 1.0, "update_norm": 1.0}
+class OneMeasure(Bowl):
+    def evaluate(self, subset):
+        return {"loss": self.distance**2 + 1e-3 * self.seed + 1 / (1 + self.steps) + (subset == "test")}
 
 
-BOWL = Task("bowl", "1", Bowl, (LOSS,), epochs=4, batch_size=8)
+BOWL = Task("bowl", "1", OneMeasure, (LOSS,), epochs=4, batch_size=8)
 
 
 def mine(params, lr=0.1):
@@ -210,7 +188,7 @@ except StudyError as error:
 def test_on_a_disk_that_fills_up_nothing_is_lost(tmp_path):
     command = [sys.executable, "-c", LIMITED, str(tmp_path), "9000"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
-    assert ".jsonl cannot be written: File too large. What is finished is kept" in answer.stdout
+    assert ".jsonl cannot be written: File too large. Finished trials are kept" in answer.stdout
     (path,) = tmp_path.glob("trials/*.jsonl")
     assert path.stat().st_size > 8500
     for path in tmp_path.glob("trials/*.jsonl"):
@@ -224,9 +202,7 @@ def test_another_version_of_the_task_is_pointed_out(tmp_path):
     compare(BLOBS, ["adam"], lr=[0.1], seeds=2, out=tmp_path, jobs=1)
     other = Study.of(make(changed(version="2"), ["adam"], lr=[0.1], seeds=2), tmp_path)
     assert other.done == 0
-    assert other.strangers == [
-        "2 trials here were run with task version 1, now 2: they are kept but not used"
-    ]
+    assert other.outdated == ["2 trials here were run with task version 1, now 2: they are kept but not used"]
 
 
 def test_a_comparison_from_a_file(tmp_path):
@@ -258,7 +234,7 @@ def test_the_documented_file_is_one(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("seeds = ", "is no TOML"),
+        ("seeds = ", "is not TOML"),
         ("seed = 3", "no entry 'seed'; did you mean 'seeds'"),
         ("[budget]\ntrails = 3", "budget has no entry 'trails'; did you mean 'trials'"),
         ("[budget]\ntrials = 0", "budget.trials is 0, not a whole number from 1"),
@@ -279,7 +255,7 @@ def test_the_documented_file_is_one(tmp_path):
         ("[optimizers.adam]\nspace.lr.values = []", "space.lr.values is .., not a list of numbers"),
         ("[optimizers.adam]\nspace.lr.values = [nan]", r"values\[0\] is nan, not a finite number"),
         ("[optimizers.adam]\nspace.lr.low = 'x'", "space.lr.low is 'x', not a finite number"),
-        ("x = " + "[" * 5000, "is no TOML"),
+        ("x = " + "[" * 5000, "is not TOML"),
         ("budget = 3", "study.toml: budget is 3, not a table"),
         ("optimizers = 3", "optimizers is 3, not a table"),
         ("[optimizers.adam]\nspaces = 3", "optimizers.adam has no entry 'spaces'; did you mean 'space'"),
@@ -313,7 +289,7 @@ def test_every_command_names_what_it_passes_over_and_goes_on(tmp_path, capsys, c
     assert sorted(said.err.splitlines(), key=lambda line: "another" in line) == [
         f"Not as it was left, so passed over: {path}: line 2: evaluation.step is 'five', not a whole number "
         "from 0",
-        f"Not as it was left, so passed over: {other}: line 1 is of another trial, '{third.stem}'",
+        f"Not as it was left, so passed over: {other}: line 1 belongs to another trial, '{third.stem}'",
     ]
     assert said.out
     if command == "export":

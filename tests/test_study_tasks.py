@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import torch
 from sklearn.datasets import load_diabetes, load_iris
 from torch import nn
 
-from study_cases import BLOBS, Setting, load, model
+from study_cases import BLOBS, SHARED, Setting, load, model
 from thalweg import Loaders
 from thalweg.study import tasks
 from thalweg.study.data import files, sets
@@ -25,21 +24,14 @@ from thalweg.study.data.files import Files
 from thalweg.study.errors import StudyError
 from thalweg.study.fingerprint.hashing import fingerprint
 from thalweg.study.learners.models import mlp
-from thalweg.study.learners.torch_metrics import METRICS, cross_entropy, cut_cross_entropy
+from thalweg.study.learners.torch_metrics import METRICS, clipped_cross_entropy, cross_entropy
 from thalweg.study.task import Metric, Task
 from thalweg.study.tasks import convex, from_file, models, text
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 DATA = load()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As a trial has it; several threads on busy cores wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def blobs(**values):
@@ -71,18 +63,21 @@ def part(inputs=DATA.train.inputs, targets=DATA.train.targets):
         ({"data": part(targets=DATA.train.targets[:-1])}, "X of data has 70 examples, y has 69"),
         ({"data": part(DATA.train.inputs[:0], DATA.train.targets[:0])}, "data is empty"),
         ({"data": part(np.full((70, 4), np.nan))}, "X of data holds nan or infinity"),
-        ({"data": part(np.full((70, 4), "a"))}, "X of data holds <U1"),
+        ({"data": part(np.full((70, 4), "a"))}, "X of data must hold numbers, and holds <U1"),
         ({"data": DATA.train.inputs}, r"data is ndarray, where \(X, y\)"),
-        ({"data": {"train": part(), "valid": part(), "test": part()}}, "wanted: train, validation, test"),
-        ({"data": (part(), part(), part())}, "training part and the validation part are the same examples"),
-        ({"data": (DATA.train, DATA.validation, ([], []))}, "the test part is empty"),
-        ({"data": (part(DATA.train.inputs[:3], DATA.train.targets[:3]))}, "part is empty: 3 examples"),
+        (
+            {"data": {"train": part(), "valid": part(), "test": part()}},
+            "must be named train, validation, test",
+        ),
+        ({"data": (part(), part(), part())}, "training set and the validation set have the same examples"),
+        ({"data": (DATA.train, DATA.validation, ([], []))}, "the test set is empty"),
+        ({"data": (part(DATA.train.inputs[:3], DATA.train.targets[:3]))}, "set is empty: 3 examples"),
         ({"data": part(), "split": (0.5, 0.5)}, "split is three positive fractions"),
         ({"data": part(), "split": (0.9, 0.1, 0.0)}, "split is three positive fractions"),
         ({"data": part(), "split": (0.9, 0.2, 0.1)}, "split is three positive fractions"),
-        ({"model": model()}, "where a function is wanted that makes one"),
-        ({"epochs": 0}, "epochs is a whole number from 1, not 0"),
-        ({"batch_size": -3}, "batch_size is a whole number from 1, not -3"),
+        ({"model": model()}, "must be a function that makes a model"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+        ({"batch_size": -3}, "batch_size must be a whole number of at least 1, not -3"),
     ],
 )
 def test_what_a_task_is_made_of_is_checked(change, message):
@@ -97,7 +92,7 @@ def test_a_direction_is_higher_or_lower(better):
 
 
 def test_a_metric_has_a_function():
-    with pytest.raises(StudyError, match="'accuracy' is no function"):
+    with pytest.raises(StudyError, match="'accuracy' is not a function"):
         Metric("mine", "accuracy", "higher")
 
 
@@ -115,21 +110,24 @@ class Idle(nn.Module):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": high("train", 3)}, "3 outputs, so labels are 0 to 2; the train part has 3 too"),
-        ({"data": high("validation", -1)}, "labels are 0 to 2; the validation part has -1 too"),
-        ({"data": high("test", 7)}, "labels are 0 to 2; the test part has 7 too"),
-        ({"data": high("test", 7), "loss": cut_cross_entropy}, "the test part has 7 too"),
+        ({"data": high("train", 3)}, "3 outputs, so labels are 0 to 2; the train set has 3 too"),
+        ({"data": high("validation", -1)}, "labels are 0 to 2; the validation set has -1 too"),
+        ({"data": high("test", 7)}, "labels are 0 to 2; the test set has 7 too"),
+        ({"data": high("test", 7), "loss": clipped_cross_entropy}, "the test set has 7 too"),
         ({"data": part(targets=DATA.train.targets * 1.0)}, r"class numbers \(integers\).*loss=\"mse\""),
         ({"model": lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))}, 'loss="bce"'),
         ({"loss": lambda o, t: o.sum() * math.nan}, "the loss is nan before the first step"),
         ({"loss": lambda o, t: o.sum() / 0}, "the loss is -?(inf|nan) before the first step"),
-        ({"loss": lambda o, t: o.sum(-1)}, r"the loss is a tensor of shape \(32,\), where one number"),
-        ({"loss": lambda o, t: 3.0}, "the loss is float, where one number is wanted"),
+        ({"loss": lambda o, t: o.sum(-1)}, r"the loss must be one number, not a tensor of shape \(32,\)"),
+        ({"loss": lambda o, t: 3.0}, "the loss must be one number, not float"),
         ({"loss": lambda o, t: o.detach().mean()}, "does not depend on the model's parameters"),
         ({"loss": "mse"}, r"outputs have shape \(32, 3\), the targets \(32,\)"),
-        ({"metrics": [Metric("rows", lambda o, t: o.sum(-1), "lower")]}, "the metric rows has shape"),
+        (
+            {"metrics": [Metric("rows", lambda o, t: o.sum(-1), "lower")]},
+            "the metric rows must be one number, and has shape",
+        ),
         ({"model": Idle}, "the model Idle has no parameters to train"),
-        ({"model": lambda: 3}, r"the model is int, where a torch\.nn\.Module is wanted"),
+        ({"model": lambda: 3}, r"the model must be a torch\.nn\.Module, not int"),
     ],
 )
 def test_model_data_and_loss_are_tried_before_training(change, message):
@@ -143,10 +141,10 @@ def test_model_data_and_loss_are_tried_before_training(change, message):
 
 def test_loaders_are_checked():
     empty = Loaders(lambda seed: [], lambda: [], lambda: [])
-    with pytest.raises(StudyError, match="the train part is empty"):
+    with pytest.raises(StudyError, match="the train set is empty"):
         blobs(data=empty)
     odd = Loaders(lambda seed: [torch.ones(3)], lambda: [], lambda: [])
-    with pytest.raises(StudyError, match=r"a batch of the train part is Tensor, not \(inputs, targets\)"):
+    with pytest.raises(StudyError, match=r"a batch of the train set must be \(inputs, targets\), not Tensor"):
         blobs(data=odd)
 
 
@@ -179,12 +177,12 @@ def test_columns_and_rows_of_targets_are_the_same(loss):
     assert found[0] == found[1]
 
 
-def test_the_cut_cross_entropy_is_that_of_cut_probabilities():
+def test_the_clipped_cross_entropy_is_that_of_cut_probabilities():
     outputs = torch.tensor([[0.0, 1.0, 2.0], [40.0, 0.0, 0.0], [40.0, 0.0, 0.0]], requires_grad=True)
     targets = torch.tensor([1, 1, 0])
     probabilities = torch.softmax(outputs.detach().double(), 1).clip(1e-7, 1 - 1e-7)
     expected = -probabilities[range(3), targets].log().mean()
-    found = cut_cross_entropy(outputs, targets)
+    found = clipped_cross_entropy(outputs, targets)
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     assert outputs.grad[0].abs().min() > 0
@@ -232,7 +230,7 @@ def test_a_language_model_is_measured_over_all_positions():
     learner = task.learner(Setting("adam", lr=0.01), 0)
     assert learner.train(1)["loss"] == pytest.approx(math.log(5), rel=0.2)
     assert 0 < learner.evaluate("validation")["accuracy"] < 0.6
-    with pytest.raises(StudyError, match="4 outputs, so labels are 0 to 3; the train part has 4 too"):
+    with pytest.raises(StudyError, match="4 outputs, so labels are 0 to 3; the train set has 4 too"):
         Task.from_torch(
             "few", lambda: nn.Sequential(nn.Embedding(5, 4)), (tokens[:, :-1], tokens[:, 1:]), "cross_entropy"
         ).learner(Setting(), 0)
@@ -305,9 +303,13 @@ def test_sparse_arrays_give_the_figures_of_dense_ones():
 @pytest.mark.parametrize(
     ("y", "values", "message"),
     [
-        (np.arange(100), {}, 'y holds 100 different whole numbers.*kind="regression"'),
-        (np.zeros(100, int), {}, "one class alone"),
-        (np.arange(100), {"kind": "regresion"}, "kind is 'classification' or 'regression', not 'regresion'"),
+        (np.arange(100), {}, 'y holds 100 different integers.*kind="regression"'),
+        (np.zeros(100, int), {}, "a single class"),
+        (
+            np.arange(100),
+            {"kind": "regresion"},
+            "kind must be 'classification' or 'regression', not 'regresion'",
+        ),
         (np.arange(99) % 3, {}, "X of data has 100 examples, y has 99"),
     ],
 )
@@ -321,7 +323,7 @@ def test_a_kind_that_is_given_is_kept():
     assert {m.name for m in Task.from_arrays(X, counts, kind="regression").measures} == {"loss", "mae"}
     own = Task.from_arrays(X, counts % 2, model=lambda features, outputs: nn.Linear(features, outputs))
     assert [tuple(p.shape) for p in own.learner.model().parameters()] == [(2, 3), (2,)]
-    with pytest.raises(StudyError, match=r"where \(examples, features\) is wanted"):
+    with pytest.raises(StudyError, match=r"must have shape \(examples, features\)"):
         Task.from_arrays(X[:, 0], counts % 2)
 
 
@@ -343,7 +345,7 @@ def test_a_version_changes_with_whatever_decides_the_outcome(monkeypatch):
     assert blobs(model=wide).version == version
     other = dataclasses.replace(DATA, test=Examples(DATA.test.inputs + 1e-3, DATA.test.targets))
     assert blobs(model=wide, data=other).version != version
-    assert blobs(model=wide, loss=cut_cross_entropy).version != version
+    assert blobs(model=wide, loss=clipped_cross_entropy).version != version
     assert blobs(model=wide, metrics=["accuracy"]).version != version
     assert blobs(model=partial(mlp, 4, 8, 3)).version != version
     assert blobs(model=wide, data=part()).version != blobs(model=wide, data=part(), split_seed=1).version
@@ -489,7 +491,7 @@ def test_data_that_no_seed_fixes_is_not_taken_for_a_changed_file(file, within):
     ("name", "message"),
     [
         (":mde", "has no 'mde'; did you mean 'made'"),
-        (":number", "number of mine.py is int, where a Task is wanted"),
+        (":number", "number of mine.py must be a Task, not int"),
         (":broken", r"broken\(\) of mine.py failed: ZeroDivisionError: division by zero \(line 14\)"),
         ("x:task", "there is no file"),
     ],

@@ -43,7 +43,7 @@ class Toy:
             raise self.validation
         return {"loss": self.validation}
 
-    def afterwards(self):
+    def diagnostics(self):
         return {"gradient_norm": math.inf, "update_norm": 0.5}
 
 
@@ -261,7 +261,7 @@ def test_a_rehearsal_takes_one_step_and_looks_at_everything():
         (toy(validation=KeyError("x"))[0], "fails on the validation data: KeyError: 'x'"),
         (toy(losses=[StudyError("labels run from 0 to 2")])[0], "^labels run from 0 to 2$"),
         (dataclasses.replace(toy()[0], measures=(LOSS, Measure("f1", False))), "reports no f1"),
-        (changed(model=list, version="list"), "a torch.nn.Module is wanted"),
+        (changed(model=list, version="list"), "must be a torch.nn.Module"),
     ],
     ids=["nan", "crash", "validation", "user", "measure", "model"],
 )

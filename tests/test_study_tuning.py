@@ -1,18 +1,18 @@
 import itertools
 import math
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study_cases import interval_cases
 from thalweg.study.statistics.resampling import median
 from thalweg.study.statistics.tuning import best_of, good_region
 
+CASES = interval_cases()
+
 inf = math.inf
-CASES = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "intervals.py"))["CASES"]
 
 # Few different values, so that many are tied; inf for failed trials.
 trials = st.integers(1, 6).flatmap(
@@ -239,8 +239,8 @@ def test_the_interval_of_the_best_holds_the_truth_as_often_as_it_says(case):
     [
         (lambda: best_of([]), "validation must have 1 axis, not empty"),
         (lambda: best_of([1, math.nan]), "validation must be numbers.*found NaN"),
-        (lambda: best_of([1, 2], [1]), "2 trials, but figures of 1"),
-        (lambda: best_of([1, 2], [1, -inf]), "figures must be numbers"),
+        (lambda: best_of([1, 2], [1]), "2 trials, but reported values of 1"),
+        (lambda: best_of([1, 2], [1, -inf]), "reported must be numbers"),
         (lambda: best_of([1, 2], level=2), "level must lie between 0 and 1, got 2"),
         (lambda: good_region([1, 2], [[1]]), r"2 rates, but losses of shape \(1, 1\)"),
         (lambda: good_region([[1, 2]], [[1]]), r"rates x seeds"),

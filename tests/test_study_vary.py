@@ -9,12 +9,12 @@ from study_cases import BLOBS, small
 from thalweg.study.contestant import Contestant
 from thalweg.study.errors import StudyError
 from thalweg.study.planning import plan, vary
-from thalweg.study.planning.vary import contestants
+from thalweg.study.planning.vary import variants
 from thalweg.study.study import Study, compare
 
 
 def test_batch_sizes_make_a_contestant_each_that_is_tuned_by_itself():
-    found = contestants("adam", "batch_size", [16, 64.0, 16], dialect="torch")
+    found = variants("adam", "batch_size", [16, 64.0, 16], dialect="torch")
     assert [c.name for c in found] == ["adam, batch size 16", "adam, batch size 64"]
     assert [c.batch_size for c in found] == [16, 64]
     assert {c.dialect for c in found} == {"torch"}
@@ -42,7 +42,7 @@ def test_learning_rates_are_as_given_and_nothing_is_searched():
     ],
 )
 def test_any_hyperparameter_may_be_varied(optimizer, name, value):
-    (found,) = contestants(optimizer, name, [value])
+    (found,) = variants(optimizer, name, [value])
     plain = Contestant(optimizer)
     assert found.name == f"{plain.name}, {name} {value:g}"
     assert found.setting({}, None, 16).hyperparameters[name] == value
@@ -54,17 +54,17 @@ def test_any_hyperparameter_may_be_varied(optimizer, name, value):
 def test_a_contestant_keeps_what_it_was_made_with():
     given = {"dialect": "torch", "schedule": "cosine", "fixed": {"epsilon": 1e-6}}
     base = Contestant("adam", name="mine", space={"lr": [0.1, 0.2], "beta_1": None}, **given)
-    (found,) = contestants(base, "beta_1", [0.5], lr=[1.0])
+    (found,) = variants(base, "beta_1", [0.5], lr=[1.0])
     assert (found.name, found.dialect, found.schedule) == ("mine, beta_1 0.5", "torch", "cosine")
     assert found.space == {"lr": base.space["lr"]}, "what is varied is not searched"
     assert (found.defaults["beta_1"], found.defaults["epsilon"]) == (0.5, 1e-6)
-    (found,) = contestants(Contestant("adam", space=["beta_1"]), "lr", [0.5])
+    (found,) = variants(Contestant("adam", space=["beta_1"]), "lr", [0.5])
     assert found.space["lr"].values == (0.5,)
     assert "beta_1" in found.space
 
 
 def test_no_two_values_have_one_name():
-    found = contestants("adam", "beta_2", [0.9999999, 0.99999999])
+    found = variants("adam", "beta_2", [0.9999999, 0.99999999])
     assert [c.name for c in found] == ["adam, beta_2 0.9999999", "adam, beta_2 0.99999999"]
 
 
@@ -78,15 +78,15 @@ def test_no_two_values_have_one_name():
         ({"vary": {"bta_1": [0.5]}}, "did you mean 'beta_1'?"),
         ({"vary": {"beta_1": [1.0]}}, r"beta_1 must lie in \[0, 1\), got 1"),
         ({"vary": {"lr": [-1]}}, r"lr must lie in \[0, ∞\), got -1"),
-        ({"vary": {"lr": [math.nan]}}, "lr is a number, got nan"),
-        ({"vary": {"batch_size": [0]}}, "a batch size is a whole number from 1, got 0"),
-        ({"vary": {"batch_size": [16.5]}}, "a whole number from 1, got 16.5"),
-        ({"vary": {"batch_size": [math.inf]}}, "a whole number from 1, got inf"),
+        ({"vary": {"lr": [math.nan]}}, "lr must be a finite number, got nan"),
+        ({"vary": {"batch_size": [0]}}, "a batch size must be a whole number of at least 1, got 0"),
+        ({"vary": {"batch_size": [16.5]}}, "a whole number of at least 1, got 16.5"),
+        ({"vary": {"batch_size": [math.inf]}}, "a whole number of at least 1, got inf"),
         ({"vary": {"batch_size": []}}, "give the values of batch_size"),
         ({"vary": {"lr": [1], "beta_1": [0.5]}}, "one setting is varied at a time, not both lr and beta_1"),
-        ({"vary": {"lr": [1]}, "lr": [0.1]}, "lr is what is varied"),
-        ({"vary": {"beta_1": [0.5]}, "tune": ["beta_1"]}, "beta_1 is what is varied"),
-        ({"vary": {"batch_size": [8]}, "batch_size": 8}, "the batch size is what is varied"),
+        ({"vary": {"lr": [1]}, "lr": [0.1]}, "lr is varied: it cannot be given"),
+        ({"vary": {"beta_1": [0.5]}, "tune": ["beta_1"]}, "beta_1 is varied: it cannot be given"),
+        ({"vary": {"batch_size": [8]}, "batch_size": 8}, "the batch size is varied"),
         ({"vary": {"lr": [1]}, "optimizers": ["adam", "sgd"]}, "one optimizer is varied at a time, not 2"),
         ({"vary": {"lr": [1]}, "optimizers": plan.CLASSICAL}, "not 8: say which with optimizers="),
     ],
@@ -99,8 +99,8 @@ def test_what_cannot_be_varied_is_said(options, message):
 @pytest.mark.parametrize(
     ("options", "note"),
     [
-        ({"vary": {"lr": [0.01, 0.1]}}, "Each learning rate is as it was given"),
-        ({"vary": {"batch-size": [8, 16]}}, "was tuned for each batch size by itself"),
+        ({"vary": {"lr": [0.01, 0.1]}}, "Each learning rate was used as given"),
+        ({"vary": {"batch-size": [8, 16]}}, "was tuned for each batch size separately"),
         (
             {"vary": {"beta_1": [0.5, 0.9]}, "lr": [0.1]},
             "one learning rate, which may suit one beta_1 better",

@@ -139,7 +139,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(uvicorn.Server, "run", ended)
     monkeypatch.setattr("webbrowser.open", lambda url: None)
-    monkeypatch.setattr(engine, "ANSWER", 0.1)
+    monkeypatch.setattr(engine, "CLUSTER_TIMEOUT", 0.1)
     monkeypatch.setattr(terminal, "follow", enough)
     monkeypatch.setattr(terminal, "watch", enough)
     monkeypatch.setattr(gallery.Picture, "draw", enough)

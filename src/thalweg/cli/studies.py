@@ -88,7 +88,7 @@ def compare(arguments: argparse.Namespace) -> int:
     before = f", {study.done} of them done before" if study.done else ""
     runs = counted(study.total, "training runs")
     console.print(f"{planned.task.name}: {most}{runs} of {planned.length}{before}")
-    for sentence in (*study.strangers, *(f"Not as it was left, so run anew: {one}" for one in study.altered)):
+    for sentence in (*study.outdated, *(f"Not as it was left, so run anew: {one}" for one in study.altered)):
         console.print(sentence, markup=False)
     if trackers and study.done:
         console.print("What was done before is not logged again.")

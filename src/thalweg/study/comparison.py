@@ -1,4 +1,4 @@
-"""A comparison in a folder: what was asked for, what was found so far, and how it goes on."""
+"""A comparison in a folder: what it is to run, the runs so far, and how it continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from thalweg.statefile import replaced
 from thalweg.study.contestant import Range
 from thalweg.study.errors import StudyError
-from thalweg.study.planning.plan import Plan, Unfolded
+from thalweg.study.planning.plan import Plan, PlanState
 from thalweg.study.planning.specification import Trial
 from thalweg.study.records import Run
 from thalweg.study.running.engine import Engine
@@ -24,12 +24,12 @@ from thalweg.study.schema import (
     NUMBER,
     POSITIVE,
     TEXT,
-    Every,
+    TableOf,
     matching,
-    maybe,
+    mismatch,
     non_empty,
+    nullable,
     one_of,
-    wrong,
 )
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ Progress: TypeAlias = "Callable[[Any, Run], object]"
 
 FILE = "study.json"
 
-# What it holds, as `Comparison.facts` tells, and one entry; see `_facts` and `Entry`.
+# The schemas of an entry and of the file; see `Entry`, `_facts` and `Comparison.facts`.
 _ENTRY = {
     "id": matching("[0-9a-f]{16}", "a trial's id"),
     "contestant": TEXT,
     "stage": one_of("search", "final", "default"),
-    "hyperparameters": Every(NUMBER),
+    "hyperparameters": TableOf(NUMBER),
     "seed": INTEGER,
-    "until": maybe(NUMBER),
+    "until": nullable(NUMBER),
 }
 _SPACE = {"low": NUMBER, "high": NUMBER, "scale": TEXT, "values": [NUMBER]}
 _FILE = {
@@ -55,9 +55,9 @@ _FILE = {
         "name": TEXT,
         "version": TEXT,
         "measures": (non_empty("a list of measures"), [{"name": TEXT, "lower_is_better": FLAG}]),
-        "optimum": maybe(NUMBER),
-        "sources": Every(TEXT),
-        "covers": Every(TEXT),
+        "optimum": nullable(NUMBER),
+        "sources": TableOf(TEXT),
+        "covers": TableOf(TEXT),
     },
     "contestants": (
         non_empty("a list of contestants"),
@@ -65,27 +65,27 @@ _FILE = {
             {
                 "name": TEXT,
                 "dialect": TEXT,
-                "schedule": maybe(TEXT),
+                "schedule": nullable(TEXT),
                 "batch_size": NATURAL,
-                "space": Every(_SPACE),
-                "defaults": (Every(NUMBER), {"lr": NUMBER}),
-                "covers": Every(TEXT),
+                "space": TableOf(_SPACE),
+                "defaults": (TableOf(NUMBER), {"lr": NUMBER}),
+                "covers": TableOf(TEXT),
             }
         ],
     ),
     "settings": NATURAL,
-    "length": Every(POSITIVE),
+    "length": TableOf(POSITIVE),
     "batch_size": NATURAL,
     "seeds": [INTEGER],
     "search_seeds": [INTEGER],
-    "every": maybe(NATURAL),
+    "every": nullable(NATURAL),
     "halving": FLAG,
     "proposer": TEXT,
     "saved": NUMBER,
-    "winners": Every(maybe(Every(NUMBER))),
+    "winners": TableOf(nullable(TableOf(NUMBER))),
     "total": COUNT,
     "complete": FLAG,
-    "varied": maybe({"name": TEXT, "values": Every(NUMBER)}),
+    "varied": nullable({"name": TEXT, "values": TableOf(NUMBER)}),
     "notes": [TEXT],
     "entries": [_ENTRY],
 }
@@ -96,11 +96,11 @@ class Entry:
     """One trial's place in a study.
 
     Attributes:
-        id: names the trial's file; a default that wins has one file and two entries.
-        contestant: its name.
+        id: the name of the trial's file; a default that wins has one file and two entries.
+        contestant: the contestant's name.
         stage: "search", "final" or "default".
         hyperparameters: those that differ from the contestant's defaults.
-        seed: of weights and order.
+        seed: of weights and order of examples.
         until: the share of its length after which successive halving stopped it, or None.
     """
 
@@ -113,18 +113,18 @@ class Entry:
 
 
 class Comparison:
-    """A comparison in a folder: what was asked for, and what was found so far.
+    """A comparison in a folder: its plan, and the runs so far.
 
     Attributes:
         store: the folder and its trials.
-        plan: what is to be run; None where the study was opened by its folder alone.
+        plan: what is to be run; None where the study was opened from its folder.
         facts: the study as `study.json` has it: "task" (name, version, measures, optimum, sources, covers),
             "contestants" (name, dialect, schedule, space, defaults, ...), "settings" (how many each
             may try), "length", "batch_size", "seeds", "search_seeds", "halving", "saved" by it, "winners" by
             name, "total" and "complete"; "varied" (the setting's name and each contestant's value, or None);
             "notes", sentences on how it was planned.
-        entries: every trial called for so far.
-        runs: what they left behind, by id.
+        entries: every trial that is planned so far.
+        runs: those that have ended, by id.
     """
 
     def __init__(
@@ -133,11 +133,11 @@ class Comparison:
         self.store, self.plan, self.facts, self.entries = store, plan, facts, entries
         self.runs: dict[str, Run] = {}
         self.engine = Engine()
-        self._stamp: object = None
+        self._version: object = None
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """A study by its folder, to be read; crashed runs are there too.
+        """Opens a study from its folder, to read it; crashed runs are included.
 
         Raises:
             StudyError: there is none.
@@ -148,7 +148,7 @@ class Comparison:
 
     @classmethod
     def of(cls, plan: Plan, folder: str | Path | None = None) -> Self:
-        """A plan's study, as far as its folder has it.
+        """The study of a plan, with the runs that its folder has.
 
         Raises:
             StudyError: the folder cannot be written.
@@ -161,7 +161,7 @@ class Comparison:
 
     @property
     def done(self) -> int:
-        """How many training runs are through."""
+        """How many training runs have ended."""
         return len(self.runs)
 
     @property
@@ -176,41 +176,41 @@ class Comparison:
 
     @property
     def winners(self) -> Mapping[str, Mapping[str, float] | None]:
-        """Each contestant's best setting, where its search is through; None where every setting failed."""
+        """Each contestant's best setting, where its search is finished; None where every setting failed."""
         return self.facts["winners"]  # type: ignore[no-any-return]
 
     @property
-    def strangers(self) -> list[str]:
-        """Sentences about trials in the folder that another version of the task or the code left."""
-        return self.store.strangers(self.plan) if self.plan else []
+    def outdated(self) -> list[str]:
+        """Sentences about trials in the folder that ran with another version of the task or the code."""
+        return self.store.outdated(self.plan) if self.plan else []
 
     @property
     def altered(self) -> list[str]:
-        """Sentences about files in the folder that are not as a run leaves them: they are passed over."""
+        """Sentences about files in the folder that are not as a run leaves them, and are skipped."""
         return list(self.store.faults.values())
 
     def refresh(self) -> None:
-        """Reads what has been added to the folder since, by this process or another.
+        """Reads what was added to the folder since the last time, by this process or another.
 
         Raises:
-            StudyError: the folder cannot be read any more.
+            StudyError: the folder can no longer be read.
         """
         if self.plan is None:
-            self._look()
+            self._read_plan()
         for entry in self.entries:
             known = self.runs.get(entry.id)
-            # What crashed is run again by the next command.
+            # A crashed trial is run again by the next command.
             if not (known and known.settled) and (run := self.store.read(entry.id)):
                 self.runs[entry.id] = run
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row for each trial that is through: a table for any library.
+        """One flat row for each trial that has ended: a table for any library.
 
         "contestant", "stage", "seed", "until", "id", "batch_size", the hyperparameters as
         "hyperparameter.NAME" (all of them, defaults too), "status", "reason", "epoch", "step", "seconds",
-        "state_bytes", and the figures at the end: "loss", "val_loss", "test_loss", further measures likewise.
+        "state_bytes", and the final "loss", "val_loss" and "test_loss", and further measures likewise.
         """
-        found = []
+        rows = []
         for entry in self.entries:
             if run := self.runs.get(entry.id):
                 row: dict[str, Any] = {
@@ -227,21 +227,21 @@ class Comparison:
                 row |= dict(run.evaluations[-1]) if run.evaluations else {}
                 row |= run.end
                 del row["record"]
-                found.append(row)
-        return found
+                rows.append(row)
+        return rows
 
     def evaluations(self) -> polars.DataFrame:
-        """Every evaluation of every trial in the folder, as a table whose "id" is that of the entries."""
+        """TableOf evaluation of every trial in the folder, as a table whose "id" is that of the entries."""
         return self.store.evaluations([measure["name"] for measure in self.facts["task"]["measures"]])
 
     def resume(self, progress: Progress | None = None) -> Self:
-        """Runs what is missing. Repeating it, or the command, after any interruption is safe.
+        """Runs the trials that are missing. It can be called again after any interruption.
 
         Args:
             progress: is called after each training run.
 
         Raises:
-            StudyError: the study was opened by its folder alone, or something fails that the user can mend.
+            StudyError: the study was opened from its folder, or something fails that the user can put right.
         """
         for run in self.iterate():
             if progress:
@@ -249,50 +249,52 @@ class Comparison:
         return self
 
     def iterate(self) -> Iterator[Run]:
-        """As `resume`, yielding each training run as it comes to its end."""
+        """As `resume`, and yields each training run as it ends."""
         if self.plan is None:
-            raise StudyError("what is in the folder does not tell how to train: call compare again")
+            raise StudyError(
+                "a study opened from its folder cannot train, for the folder has no model: call compare again"
+            )
         rehearsed = False
         while missing := self._unfold().missing:
-            if not rehearsed and (unproven := self._unproven(missing)):
-                self.engine.rehearse(unproven)
+            if not rehearsed and (untried := self._untried(missing)):
+                self.engine.rehearse(untried)
             rehearsed = True
             for run in self.engine.run(missing, self.store):
                 self.runs[run.header["id"]] = run
                 yield run
 
-    def _unproven(self, missing: tuple[Trial, ...]) -> list[Trial]:
-        """The first trial of each contestant of which none has come through yet."""
-        proven = {entry.contestant for entry in self.entries if entry.id in self.runs}
+    def _untried(self, missing: tuple[Trial, ...]) -> list[Trial]:
+        """The first trial of each contestant that has no run yet."""
+        tried = {entry.contestant for entry in self.entries if entry.id in self.runs}
         first: dict[str, Trial] = {}
         for trial in missing:
             first.setdefault(trial.contestant.name, trial)
-        return [trial for name, trial in first.items() if name not in proven]
+        return [trial for name, trial in first.items() if name not in tried]
 
-    def _unfold(self) -> Unfolded:
-        """Follows the plan as far as the folder's results carry it, and notes that in the folder."""
+    def _unfold(self) -> PlanState:
+        """Unfolds the plan with the results in the folder, and writes the state to the folder."""
         assert self.plan is not None, "called with a plan alone"
         while True:
-            known = self.plan.unfold(self.runs)
-            fresh = self.store.results(known.missing)
-            if not fresh:
+            state = self.plan.unfold(self.runs)
+            stored = self.store.results(state.missing)
+            if not stored:
                 break
-            self.runs |= fresh
+            self.runs |= stored
         self.entries = tuple(
             Entry(t.id, t.contestant.name, t.stage, dict(t.hyperparameters), t.seed, t.until)
-            for t in known.trials
+            for t in state.trials
         )
-        self.facts = _facts(self.plan, known, self.plan.saved(self.runs))
-        self._note()
-        return known
+        self.facts = _facts(self.plan, state, self.plan.saved(self.runs))
+        self._write()
+        return state
 
-    def _look(self) -> None:
-        """Reads what was asked for, where that is news: searches call for trials as they go."""
+    def _read_plan(self) -> None:
+        """Reads the study's file, where it has changed: a search adds trials as it goes."""
         path = self.store.folder / FILE
         try:
             status = path.stat()
-            stamp = status.st_mtime_ns, status.st_ino  # a new file each time: see `_note`
-            if stamp == self._stamp:
+            version = status.st_mtime_ns, status.st_ino  # a new file each time: see `_write`
+            if version == self._version:
                 return
             facts = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -300,13 +302,13 @@ class Comparison:
         except OSError as error:
             raise StudyError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
-            raise StudyError(f"{path} cannot be read, it is no JSON: {error}") from None
-        if fault := wrong(facts, _FILE, ""):
+            raise StudyError(f"{path} cannot be read, it is not JSON: {error}") from None
+        if fault := mismatch(facts, _FILE, ""):
             raise StudyError(f"{path} cannot be read: {fault}")
         entries = tuple(Entry(**{key: entry[key] for key in _ENTRY}) for entry in facts.pop("entries"))
-        self.facts, self.entries, self._stamp = facts, entries, stamp
+        self.facts, self.entries, self._version = facts, entries, version
 
-    def _note(self) -> None:
+    def _write(self) -> None:
         path = self.store.folder / FILE
         content = self.facts | {"entries": [vars(entry) for entry in self.entries]}
         try:
@@ -316,8 +318,8 @@ class Comparison:
             raise StudyError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _facts(plan: Plan, known: Unfolded, saved: float) -> dict[str, Any]:
-    """A plan and how far it is, as JSON has it."""
+def _facts(plan: Plan, state: PlanState, saved: float) -> dict[str, Any]:
+    """A plan and its state, as JSON."""
     task = plan.task
     return {
         "task": {
@@ -350,9 +352,9 @@ def _facts(plan: Plan, known: Unfolded, saved: float) -> dict[str, Any]:
         "halving": plan.halving,
         "proposer": plan.proposer,
         "saved": saved,
-        "winners": {name: point and dict(point) for name, point in known.winners.items()},
-        "total": plan.total if known.missing else len({trial.id for trial in known.trials}),
-        "complete": not known.missing,
+        "winners": {name: point and dict(point) for name, point in state.winners.items()},
+        "total": plan.total if state.missing else len({trial.id for trial in state.trials}),
+        "complete": not state.missing,
         "varied": plan.varied and {"name": plan.varied.name, "values": dict(plan.varied.values)},
         "notes": [plan.varied.note] if plan.varied else [],
     }

@@ -1,4 +1,4 @@
-"""Who competes: an optimizer, the schedule of its learning rate, and where its hyperparameters are sought."""
+"""Contestants: an optimizer, the schedule of its learning rate, and its search space."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from thalweg.treatments import Chain
 # What `Contestant` takes: "adam", "adam+cosine", "sgd@torch", "my_file.py:Mine", a rule, a class or function.
 Optimizer: TypeAlias = "str | Rule | Callable[..., Any]"
 
-# What a space says of a hyperparameter: (low, high), values to choose from, a Range, or None for metadata's.
+# A search space, by hyperparameter: (low, high), values to choose from, a Range, or None for its own range.
 Space: TypeAlias = Mapping[str, "Range | Sequence[float] | None"] | Iterable[str]
 
-# The shares of a trial's steps that a learning rate rises from zero for, and that "wsd" falls to zero in.
-WARM_UP, FALL = 0.05, 0.2
+# The shares of a trial's steps that a warm-up takes, and the final decay of "wsd".
+WARM_UP, DECAY = 0.05, 0.2
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where to look for a hyperparameter's value.
+    """The search range of a hyperparameter.
 
     Attributes:
-        low, high: the ends.
-        scale: "log" spreads the values' logarithms evenly, "complement" those of one minus the value (as
-            for 0.9, 0.99, 0.999), "linear" the values themselves.
-        values: where given, the only ones to choose from; then `low` and `high` are their ends.
+        low, high: the smallest and the largest value.
+        scale: "log" spreads values evenly in their logarithms, "complement" in those of one minus the value
+            (as for 0.9, 0.99, 0.999), "linear" in the values themselves.
+        values: where given, the only ones to choose from; `low` and `high` are then the extremes.
     """
 
     low: float
@@ -47,31 +47,31 @@ class Range:
     scale: str = "log"
     values: tuple[float, ...] = ()
 
-    def at(self, share: float) -> float:
-        """The value that lies `share` of the way from `low` to `high`, 0 <= share < 1."""
+    def at(self, fraction: float) -> float:
+        """The value at a fraction of the way from `low` to `high`, 0 <= fraction < 1."""
         if self.values:
-            return self.values[int(share * len(self.values))]
+            return self.values[int(fraction * len(self.values))]
         if self.scale == "log":
-            return tidy(self.low * (self.high / self.low) ** share)
+            return rounded(self.low * (self.high / self.low) ** fraction)
         if self.scale == "complement":
-            farthest, nearest_ = 1 - self.low, 1 - self.high
-            return float(f"{1 - tidy(farthest * (nearest_ / farthest) ** share):.9g}")
-        return tidy(self.low + (self.high - self.low) * share)
+            most, least = 1 - self.low, 1 - self.high
+            return float(f"{1 - rounded(most * (least / most) ** fraction):.9g}")
+        return rounded(self.low + (self.high - self.low) * fraction)
 
 
 @dataclass(frozen=True, init=False, eq=False)
 class Contestant:
-    """An optimizer with a search space. Its defaults are those of its dialect, or of its own signature.
+    """An optimizer with a search space; its defaults are those of its dialect, or of its own signature.
 
     Attributes:
         name: unique within a study.
-        dialect: whose arithmetic and defaults, where the optimizer is a rule by name.
+        dialect: whose arithmetic and defaults it has, where it is a rule given by name.
         rule: the update rule, or None.
-        factory: makes a `torch.optim`-style optimizer from parameters and hyperparameters, or None.
+        factory: makes an optimizer like those of `torch.optim` from parameters and hyperparameters, or None.
         schedule: of the learning rate: "cosine", "linear", "wsd", "warmup", or "warmup+cosine" and
             "warmup+linear"; scaled to each trial's steps. None: constant.
         space: the range of every hyperparameter that is searched.
-        defaults: every hyperparameter's untuned number.
+        defaults: every hyperparameter's value without tuning.
         batch_size: its own, or None for the study's.
     """
 
@@ -96,7 +96,7 @@ class Contestant:
         fixed: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """Finds the optimizer and checks its space.
+        """Finds the optimizer and checks its search space.
 
         Args:
             optimizer: a registered rule's name, with "@dialect" and "+schedule" where wanted
@@ -118,7 +118,7 @@ class Contestant:
         """
         given = {"name": name, "dialect": dialect, "schedule": schedule, "space": space, "fixed": fixed}
         object.__setattr__(self, "_given", {"optimizer": optimizer, **given, "batch_size": batch_size})
-        found, own_dialect, parts = _parse(optimizer, schedule)
+        kind, own_dialect, phases = _parse(optimizer, schedule)
         dialect = own_dialect or dialect
         fixed = dict(fixed or {})
         ranges = dict(space) if isinstance(space, Mapping) else dict.fromkeys(space or ())
@@ -127,91 +127,93 @@ class Contestant:
         ranges = {"lr": [fixed["lr"]] if "lr" in fixed else None} | ranges
         rule: Rule | None = None
         factory = None
-        if isinstance(found, str):
-            rule = get(found, dialect=dialect, **fixed)
-        elif isinstance(found, Rule):
-            rule = _changed(found, fixed)
+        if isinstance(kind, str):
+            rule = get(kind, dialect=dialect, **fixed)
+        elif isinstance(kind, Rule):
+            rule = _changed(kind, fixed)
         else:
-            factory = found
-        own = rule.name if rule else _name_of(factory)
+            factory = kind
+        own_name = rule.name if rule else _name_of(factory)
         at = f"@{own_dialect}" if own_dialect else ""
         values: dict[str, Any] = {
-            "name": name or "+".join([own + at, *parts]),
-            "dialect": dialect if isinstance(found, str) else "own",
+            "name": name or "+".join([own_name + at, *phases]),
+            "dialect": dialect if isinstance(kind, str) else "own",
             "rule": rule,
             "factory": factory,
-            "schedule": "+".join(parts) or None,
+            "schedule": "+".join(phases) or None,
             "batch_size": batch_size,
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
         described = rule.hyperparameters if rule else HYPERPARAMETERS
-        defaults = _numbers(rule) if rule else _signature(factory, self.name) | fixed
-        if "lr" not in defaults:
-            raise StudyError(
-                f"{self.name} has no learning rate of a known default: "
-                + ("its `lr` must be a number, its schedule given by name" if rule else _PARTIAL)
-            )
+        object.__setattr__(self, "defaults", self._defaults(fixed))
         checked = {key: self._range(key, asked, described) for key, asked in ranges.items()}
         object.__setattr__(self, "space", checked)
-        object.__setattr__(self, "defaults", {key: float(value) for key, value in defaults.items()})
 
     def __reduce__(self) -> Any:
-        """By what it was made from: another process finds the user's file by its name."""
+        """Pickles the arguments, so that another process imports the user's file by its name."""
         return partial(Contestant, **self._given), ()
 
     def setting(
         self, hyperparameters: Mapping[str, float], total_steps: int | None, batch_size: int
     ) -> Setting:
-        """This contestant at one point.
+        """This contestant at one point of its search space.
 
         Args:
-            hyperparameters: numbers other than the defaults.
-            total_steps: how many steps the schedule spans; None leaves it out.
+            hyperparameters: values other than the defaults.
+            total_steps: how many steps the schedule spans; None: no schedule.
             batch_size: examples a step.
         """
         return Setting(self, {**self.defaults, **hyperparameters}, total_steps, batch_size)
 
     @cached_property
     def cost(self) -> float:
-        """Bytes that a step moves for each entry, which tells the slow from the quick; where unknown, inf."""
+        """Bytes that a step moves per parameter, an estimate of its time; infinite where it is unknown."""
         return trace(self.rule).bytes_per_entry() if self.rule else math.inf
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What tells this optimizer's arithmetic from any other's, as JSON has it."""
+        """What identifies the optimizer's arithmetic, as JSON."""
         if self.rule:
             program = trace(self.rule)
-            # What is computed, not how it is written: comments and names of variables make no other rule.
-            content = (program.formulas, program.formulas_step, program.slots, program.scalar_slots)
-            whole = repr((content, self.rule.slots, self.rule.guarded))
-            return {"rule": self.rule.name, "source": hashlib.sha256(whole.encode()).hexdigest()[:16]}
-        return {"factory": _name_of(self.factory), "source": self._made_of.text}
+            # What is computed, not how it is written: comments and names of variables make no difference.
+            formulas = (program.formulas, program.formulas_step, program.slots, program.scalar_slots)
+            content = repr((formulas, self.rule.slots, self.rule.guarded))
+            return {"rule": self.rule.name, "source": hashlib.sha256(content.encode()).hexdigest()[:16]}
+        return {"factory": _name_of(self.factory), "source": self._fingerprint.text}
 
     @property
     def covers(self) -> Mapping[str, str]:
-        """What counts of a factory: the user's modules, with a hash of each; of a rule nothing."""
-        return {} if self.rule else self._made_of.covers
+        """The user's modules that a factory is made of, with a hash of each; empty for a rule."""
+        return {} if self.rule else self._fingerprint.covers
 
     @cached_property
-    def _made_of(self) -> Fingerprint:
+    def _fingerprint(self) -> Fingerprint:
         return examine({"optimizer": self.factory})
 
     def specification(self, hyperparameters: Mapping[str, float]) -> dict[str, Any]:
-        """All hyperparameters at one point, as JSON has them; a schedule by its own description."""
-        found: dict[str, Any] = {**self.defaults, **hyperparameters}
+        """All hyperparameters at one point, as JSON; a schedule by its description."""
+        values: dict[str, Any] = {**self.defaults, **hyperparameters}
         if self.rule:
-            found = {
+            values = {
                 key: _described(value) if callable(value) else float(value)
-                for key, value in _changed(self.rule, found).values.items()
+                for key, value in _changed(self.rule, values).values.items()
             }
-        return found
+        return values
+
+    def _defaults(self, fixed: Mapping[str, Any]) -> dict[str, float]:
+        """The value of every hyperparameter without tuning."""
+        defaults = _numbers(self.rule) if self.rule else _signature(self.factory, self.name) | dict(fixed)
+        if "lr" not in defaults:
+            reason = "its `lr` must be a number, and its schedule given by name" if self.rule else _PARTIAL
+            raise StudyError(f"{self.name} has no default learning rate: {reason}")
+        return {key: float(value) for key, value in defaults.items()}
 
     def _range(self, key: str, asked: Any, described: Mapping[str, Hyperparameter]) -> Range:
-        """The range of one hyperparameter, from what was asked for and its description."""
+        """The range of one hyperparameter: the one asked for, or that of its description."""
         where = f"{self.name}: the search space of {key}"
         if self.rule and key not in described:
-            # One that is None unless it is given, such as RMSprop's momentum.
+            # A hyperparameter that is None unless it is given, such as RMSprop's momentum.
             probe = asked.low if isinstance(asked, Range) else asked[0] if asked else 0.5
             described = _changed(self.rule, {key: float(probe)}).hyperparameters
         about = described.get(key, Hyperparameter())
@@ -219,40 +221,47 @@ class Contestant:
             if about.search is None:
                 raise StudyError(f"{where} has no default: give (low, high) or a list of values")
             asked = about.search
-        if isinstance(asked, Range):
-            found = asked
-        else:
-            values = [asked] if isinstance(asked, int | float) else list(asked)
-            if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-                raise StudyError(f"{where} is (low, high) or a list of numbers, got {asked!r}")
-            values = [float(value) for value in values]
-            if isinstance(asked, tuple):
-                if len(values) != 2:
-                    raise StudyError(f"{where}: a tuple is (low, high); values to choose from go in a list")
-                scale = "complement" if about.complement else "log" if values[0] > 0 else "linear"
-                found = Range(values[0], values[1], scale)
-            else:
-                values = list(dict.fromkeys(values))
-                found = Range(min(values), max(values), "list", tuple(values))
-        for value in found.values or (found.low, found.high):
-            if not about.admits(value):
-                raise StudyError(f"{where} reaches {value:g}; {key} must lie in {about.range}")
-        if not found.values and not found.low < found.high:
-            raise StudyError(f"{where}: {found.low:g} must be below {found.high:g}")
-        if found.scale == "complement" and found.high >= 1:
-            raise StudyError(f"{where} is spread by 1 − {key}, so it ends below 1, not at {found.high:g}")
-        if key == "lr" and not found.values and found.low <= 0:
-            raise StudyError(f"{where} is logarithmic, so it begins above 0, not at {found.low:g}")
-        return found
+        space = asked if isinstance(asked, Range) else _range(where, asked, about)
+        _check_range(where, key, space, about)
+        return space
+
+
+def _range(where: str, asked: Any, about: Hyperparameter) -> Range:
+    """A range from (low, high) or a list of values."""
+    values = [asked] if isinstance(asked, int | float) else list(asked)
+    if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise StudyError(f"{where} is (low, high) or a list of numbers, got {asked!r}")
+    values = [float(value) for value in values]
+    if not isinstance(asked, tuple):
+        values = list(dict.fromkeys(values))
+        return Range(min(values), max(values), "list", tuple(values))
+    if len(values) != 2:
+        raise StudyError(f"{where}: a tuple is (low, high); values to choose from go in a list")
+    scale = "complement" if about.complement else "log" if values[0] > 0 else "linear"
+    return Range(values[0], values[1], scale)
+
+
+def _check_range(where: str, key: str, space: Range, about: Hyperparameter) -> None:
+    for value in space.values or (space.low, space.high):
+        if not about.admits(value):
+            raise StudyError(f"{where} reaches {value:g}; {key} must lie in {about.range}")
+    if space.values:
+        return
+    if not space.low < space.high:
+        raise StudyError(f"{where}: {space.low:g} must be below {space.high:g}")
+    if space.scale == "complement" and space.high >= 1:
+        raise StudyError(f"{where} is spread by 1 − {key}, so it ends below 1, not at {space.high:g}")
+    if key == "lr" and space.low <= 0:
+        raise StudyError(f"{where} is logarithmic, so it begins above 0, not at {space.low:g}")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One contestant at one point: what a learner trains with.
+    """A contestant at one point of its search space: what a learner trains with.
 
     Attributes:
         origin: the contestant.
-        hyperparameters: every one's number.
+        hyperparameters: the value of every one.
         total_steps: how many steps the schedule spans; None: the learning rate is constant.
         batch_size: examples a step.
     """
@@ -264,18 +273,18 @@ class Setting:
 
     @property
     def contestant(self) -> str:
-        """Its name."""
+        """The contestant's name."""
         return self.origin.name
 
     def rule(self) -> Rule | None:
-        """The rule with these numbers and the schedule; None where there is a factory instead."""
+        """The rule with these values and the schedule; None where there is a factory instead."""
         if self.origin.rule is None:
             return None
         lr = self._schedule()
         return _changed(self.origin.rule, {**self.hyperparameters, **({"lr": lr} if lr else {})})
 
     def torch(self, params: Any) -> Any:
-        """An optimizer of torch's kind over parameters or parameter groups."""
+        """A PyTorch optimizer over parameters or parameter groups."""
         if rule := self.rule():
             from thalweg.torch import Optimizer as TorchOptimizer
 
@@ -283,18 +292,18 @@ class Setting:
         assert self.origin.factory is not None, "either a rule or a factory"
         optimizer = self.origin.factory(params, **self.hyperparameters)
         if schedule := self._schedule():
-            _follow(optimizer, schedule)
+            _set_schedule(optimizer, schedule)
         return optimizer
 
     def keras(self) -> Any:
         """A Keras optimizer.
 
         Raises:
-            StudyError: the contestant is a `torch.optim`-style factory.
+            StudyError: the contestant makes PyTorch optimizers.
         """
         rule = self.rule()
         if rule is None:
-            raise StudyError(f"{self.contestant} makes optimizers of torch's kind, and the model is Keras's")
+            raise StudyError(f"{self.contestant} makes PyTorch optimizers, and the model is a Keras model")
         from thalweg.keras import Optimizer as KerasOptimizer
 
         return KerasOptimizer(rule)
@@ -306,22 +315,22 @@ class Setting:
 
 
 def schedule(name: str, lr: float, steps: int) -> Schedule:
-    """A schedule by name over so many steps.
+    """A schedule by name, over a number of steps.
 
-    "cosine" and "linear" fall to zero; "warmup" rises over the first 5 %, and may stand before either or
-    alone; "wsd" (warm-up, stable, decay) rises over 5 %, stays, and falls over the last 20 %.
+    "cosine" and "linear" fall to zero; "warmup" rises over the first 5 %, and may precede either or
+    stand alone; "wsd" (warm-up, stable, decay) rises over 5 %, stays, and falls over the last 20 %.
     """
-    rise, fall = round(WARM_UP * steps), round(FALL * steps)
-    parts = name.split("+")
-    if "wsd" in parts:
-        return WarmUpStableDecay(lr, rise, steps - rise - fall, fall)
-    left = steps - rise if "warmup" in parts else steps
+    warm_up, decay = round(WARM_UP * steps), round(DECAY * steps)
+    phases = name.split("+")
+    if "wsd" in phases:
+        return WarmUpStableDecay(lr, warm_up, steps - warm_up - decay, decay)
+    left = steps - warm_up if "warmup" in phases else steps
     then: float | Schedule = lr
-    if "cosine" in parts:
+    if "cosine" in phases:
         then = Cosine(lr, left)
-    elif "linear" in parts:
+    elif "linear" in phases:
         then = Polynomial(lr, left)
-    return WarmUp(rise, then) if "warmup" in parts else then  # type: ignore[return-value]
+    return WarmUp(warm_up, then) if "warmup" in phases else then  # type: ignore[return-value]
 
 
 SCHEDULES = ("cosine", "linear", "wsd", "warmup")
@@ -329,40 +338,45 @@ _PARTIAL = "give it one, as in functools.partial(optimizer, lr=0.01)"
 
 
 def _parse(optimizer: Optimizer, schedule: str | None) -> tuple[Any, str | None, list[str]]:
-    """The optimizer, its dialect where it says one, and the parts of its schedule in order."""
-    dialect, parts = None, schedule.split("+") if schedule else []
-    found: Any = optimizer
+    """The optimizer, the dialect that its name gives, and the phases of its schedule in order."""
+    dialect, phases = None, schedule.split("+") if schedule else []
+    kind: Any = optimizer
     if isinstance(optimizer, str):
-        found, *more = (part.strip() for part in optimizer.split("+"))
-        if more and parts:
+        kind, *named = (part.strip() for part in optimizer.split("+"))
+        if named and phases:
             raise StudyError(f"{optimizer!r} has a schedule already; {schedule!r} is a second")
-        parts = more or parts
-        found, _, after = found.partition("@")
+        phases = named or phases
+        kind, _, after = kind.partition("@")
         dialect = after or None
-        if ":" in found:
-            found = _own(found)
+        if ":" in kind:
+            kind = _imported(kind)
     elif not isinstance(optimizer, Rule) and not callable(optimizer):
         raise StudyError(
-            "an optimizer is a rule's name, a rule, or a class or function of torch.optim's kind; "
+            "an optimizer is a rule's name, a rule, or a class or function that makes a PyTorch optimizer; "
             f"got {optimizer!r}"
         )
-    for part in parts:
-        if part not in SCHEDULES:
+    _check_schedule(phases)
+    if isinstance(kind, type) and issubclass(kind, Rule):
+        kind = kind()
+    return kind, dialect, sorted(phases, key=lambda phase: phase != "warmup")
+
+
+def _check_schedule(phases: Sequence[str]) -> None:
+    for phase in phases:
+        if phase not in SCHEDULES:
             raise StudyError(
-                f"no schedule is named {part!r}; {nearest(part, SCHEDULES)}", argument="optimizers"
+                f"no schedule is named {phase!r}; {nearest(phase, SCHEDULES)}", argument="optimizers"
             )
-    if len(set(parts)) < len(parts) or len(set(parts) - {"warmup"}) > 1 or {"wsd", "warmup"} <= set(parts):
+    names = set(phases)
+    if len(names) < len(phases) or len(names - {"warmup"}) > 1 or {"wsd", "warmup"} <= names:
         raise StudyError(
-            f"{'+'.join(parts)!r} is no schedule: it is one of cosine, linear and wsd (which has a warm-up), "
-            "or warmup alone or before cosine or linear"
+            f"{'+'.join(phases)!r} is not a schedule: it is one of cosine, linear and wsd (which has a "
+            "warm-up), or warmup alone or before cosine or linear"
         )
-    if isinstance(found, type) and issubclass(found, Rule):
-        found = found()
-    return found, dialect, sorted(parts, key=lambda part: part != "warmup")
 
 
-def _own(reference: str) -> Any:
-    """What "FILE.py:NAME" or "module:NAME" names."""
+def _imported(reference: str) -> Any:
+    """What "FILE.py:NAME" or "module:NAME" refers to."""
     place, _, name = reference.rpartition(":")
     try:
         module = module_named(place)
@@ -374,7 +388,7 @@ def _own(reference: str) -> Any:
 
 
 def _changed(rule: Rule, values: Mapping[str, Any]) -> Rule:
-    """The rule with other hyperparameters or flags; one that was None may be given."""
+    """The rule with other hyperparameters or flags, also with one that was None."""
     if not values:
         return rule
     if isinstance(rule, Chain) or values.keys() <= rule.hyperparameters.keys():
@@ -391,19 +405,19 @@ def _described(value: Any) -> str:
 
 
 def _name_of(thing: Any) -> str:
-    """A class's or function's own name; a partial's is that of what it calls."""
+    """The name of a class or function; of a partial, that of what it calls."""
     while hasattr(thing, "func"):
         thing = thing.func
     return str(getattr(thing, "__name__", type(thing).__name__))
 
 
 def _signature(factory: Any, name: str) -> dict[str, Any]:
-    """The numbers that a factory's signature has as defaults."""
+    """The numbers among the defaults of a factory's signature."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         raise StudyError(
-            f"{name} has no signature to read its default learning rate from: wrap it in a "
+            f"{name} has no signature that gives its default learning rate: wrap it in a "
             "function that has `lr`"
         ) from None
     return {
@@ -413,19 +427,19 @@ def _signature(factory: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _follow(optimizer: Any, schedule: Schedule) -> None:
-    """Sets the learning rate of a torch optimizer before each of its steps."""
-    taken = 0
+def _set_schedule(optimizer: Any, schedule: Schedule) -> None:
+    """Has a torch optimizer set its learning rate before each step."""
+    step = 0
 
     def set_rate(*_: Any) -> None:
-        nonlocal taken
-        taken += 1
+        nonlocal step
+        step += 1
         for group in optimizer.param_groups:
-            group["lr"] = float(schedule(taken))
+            group["lr"] = float(schedule(step))
 
     optimizer.register_step_pre_hook(set_rate)
 
 
-def tidy(value: float) -> float:
-    """To three figures: what is searched is what is printed."""
+def rounded(value: float) -> float:
+    """To three significant digits, so that the value used is the value printed."""
     return float(f"{value:.3g}")

@@ -1,4 +1,4 @@
-"""A comparison from Python: `compare(task, ...)` runs one and returns it as a `Study`."""
+"""What users hold: `compare(task, ...)` runs a comparison and returns it as a `Study`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from thalweg.study.task import Task
 
 if TYPE_CHECKING:
     from thalweg.study.reporting.advice import Advice
-    from thalweg.study.reporting.report import Written
+    from thalweg.study.reporting.report import ReportFiles
     from thalweg.study.statistics.findings import Findings
 
 
 class Study(Comparison):
-    """A comparison with what follows from it.
+    """A comparison with its findings, advice and reports.
 
     Attributes are those of `Comparison`.
     """
@@ -34,10 +34,10 @@ class Study(Comparison):
         return find(self)
 
     def advice(self, default: str | None = None) -> Advice:
-        """What to do with that.
+        """Which optimizer to use, with what, and how sure that is.
 
         Args:
-            default: the contestant that you would take otherwise, untuned; see `advice.advise`.
+            default: the contestant that you would use otherwise, untuned; see `advice.advise`.
 
         Raises:
             StudyError: there is no such contestant.
@@ -51,7 +51,7 @@ class Study(Comparison):
 
         return brief(self.findings())
 
-    def report(self, folder: str | Path | None = None) -> Written:
+    def report(self, folder: str | Path | None = None) -> ReportFiles:
         """Writes the report as files, and returns their paths.
 
         Args:
@@ -95,8 +95,8 @@ def compare(
     Args:
         task: what to train, or its name.
         optimizers: `Contestant`s, names such as "adam", "adamw@torch" or "sgd+cosine", rules, and classes
-            or functions of torch.optim's kind.
-        out: the study's folder; what is there of it already is not run again. None: studies/TASK.
+            or functions that make PyTorch optimizers.
+        out: the study's folder; trials that it has already are not run again. None: studies/TASK.
         engine: what runs the trials; this and the next two are those of `Engine`.
         address: of a cluster.
         jobs: how many local processes.

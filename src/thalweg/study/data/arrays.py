@@ -12,11 +12,13 @@ from thalweg.study.errors import StudyError
 
 Array: TypeAlias = npt.NDArray[Any]
 
-SPLIT = (0.8, 0.1, 0.1)  # training, validation, test
+# The three sets of examples, and the share of all examples that each gets.
+SETS = ("train", "validation", "test")
+SPLIT = (0.8, 0.1, 0.1)
 
 
 class Examples(NamedTuple):
-    """Examples: `inputs` and `targets`, arrays or tensors whose first axis counts examples."""
+    """Inputs and targets, arrays or tensors whose first axis counts examples."""
 
     inputs: Any
     targets: Any
@@ -24,7 +26,7 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set's three parts: to learn from, to choose by, and to report on."""
+    """The three sets of a data set: to train on, to choose settings by, and to report on."""
 
     train: Examples
     validation: Examples
@@ -32,18 +34,18 @@ class Data:
 
 
 def is_sparse(array: Any) -> bool:
-    """Whether it is a scipy.sparse matrix or array."""
+    """Whether an array is a scipy.sparse matrix or array."""
     return hasattr(array, "tocsr")
 
 
-def dense(values: Any, what: str) -> Any:
-    """Values as a numpy array that tensors can be made of, or as a sparse matrix of float32 rows.
+def numeric(values: Any, what: str) -> Any:
+    """Values as a NumPy array that tensors can be made of, or as a sparse matrix of float32 rows.
 
-    Real numbers become float32, truth values and whole numbers int64.
+    Real numbers become float32, booleans and integers int64.
 
     Args:
-        values: a numpy array, a tensor of any library, a table, a list, or a scipy.sparse matrix.
-        what: names them in errors.
+        values: a NumPy array, a tensor of any library, a table, a list, or a scipy.sparse matrix.
+        what: what to call them in an error message.
 
     Raises:
         StudyError: they are not numbers, or not finite.
@@ -54,41 +56,42 @@ def dense(values: Any, what: str) -> Any:
     else:
         values = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
         if values.dtype.kind not in "fbiu" or not values.ndim:
-            raise StudyError(f"{what} holds {values.dtype} of shape {values.shape}, where numbers are wanted")
+            raise StudyError(f"{what} must hold numbers, and holds {values.dtype} of shape {values.shape}")
         array = values.astype(np.float32 if values.dtype.kind == "f" else np.int64, copy=False)
         finite = array.dtype.kind == "i" or np.isfinite(array).all()
     if not finite:
-        raise StudyError(f"{what} holds nan or infinity: drop those examples, or fill them in")
+        raise StudyError(f"{what} holds nan or infinity: drop those examples, or replace the values")
     return array
 
 
-def examples(inputs: Any, targets: Any, what: str) -> Examples:
-    """Inputs and targets of one part, as `dense` makes them.
+def checked(inputs: Any, targets: Any, what: str) -> Examples:
+    """Inputs and targets of one set, as `numeric` makes them.
 
     Raises:
-        StudyError: they are empty or of different lengths; or as `dense`.
+        StudyError: they are empty or of different lengths; or as `numeric`.
     """
-    inputs, targets = dense(inputs, f"X of {what}"), dense(targets, f"y of {what}")
+    inputs, targets = numeric(inputs, f"X of {what}"), numeric(targets, f"y of {what}")
     if inputs.shape[0] != len(targets):
         raise StudyError(f"X of {what} has {inputs.shape[0]} examples, y has {len(targets)}")
     if not len(targets):
-        raise StudyError(f"{what} is empty: every part needs examples")
+        raise StudyError(f"{what} is empty: every set needs examples")
     return Examples(inputs, targets)
 
 
 def split(
     count: int, fractions: Sequence[float] = SPLIT, seed: int = 0, labels: Array | None = None
 ) -> list[Array]:
-    """Which examples are to train, to validate and to test: three sets of places without overlap.
+    """Which examples are for training, validation and test: three arrays of indices without overlap.
 
     Args:
         count: how many examples there are.
         fractions: of training, validation and test examples; they sum to 1.
-        seed: shuffles.
-        labels: the class of each; then every part has its share of every class, give or take one or two.
+        seed: of the shuffle before the split.
+        labels: the class of each example; then the split is stratified: each set has its share of every
+            class, give or take one or two.
 
     Raises:
-        StudyError: not three positive fractions with sum 1, or a part would be empty.
+        StudyError: not three positive fractions with sum 1, or a set would be empty.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise StudyError(
@@ -97,27 +100,27 @@ def split(
     ends = [round(count * fractions[0]), round(count * (fractions[0] + fractions[1]))]
     random = np.random.RandomState(seed)
     order = random.permutation(count)
-    parts = np.split(order, ends) if labels is None else _stratified(order, labels, ends, random)
-    for name, found in zip(("training", "validation", "test"), parts, strict=True):
-        if not len(found):
-            raise StudyError(f"the {name} part is empty: {count} examples, split {tuple(fractions)}")
-    return parts
+    indices = np.split(order, ends) if labels is None else _stratified(order, labels, ends, random)
+    for name, chosen in zip(("training", "validation", "test"), indices, strict=True):
+        if not len(chosen):
+            raise StudyError(f"the {name} set is empty: {count} examples, split {tuple(fractions)}")
+    return indices
 
 
 def _stratified(order: Array, labels: Array, ends: Sequence[int], random: Any) -> list[Array]:
-    """Examples class by class, dealt out evenly: a class of a single example is in one part, by chance."""
-    part = np.zeros(len(order), int)
+    """Examples dealt out evenly, class by class: a class of a single example is in one set, by chance."""
+    assigned = np.zeros(len(order), int)  # 0: training, 1: validation, 2: test
     rest = np.argsort(labels[order], kind="stable")
-    for number, end in enumerate(ends, 1):  # who is not to train; of these, who is not to validate
+    for number, end in enumerate(ends, 1):  # what is not for training; of this, what is not for validation
         left = len(order) - end
         dealt = (np.arange(len(rest) + 1) * left + random.randint(max(1, len(rest)))) // max(1, len(rest))
         rest = rest[np.diff(dealt) > 0]
-        part[rest] = number
-    return [order[part == number] for number in range(3)]
+        assigned[rest] = number
+    return [order[assigned == number] for number in range(3)]
 
 
 def classes(targets: Any) -> Array | None:
-    """The class of each example: of whole numbers, of zeros and ones, and of one-hot rows; else None."""
+    """The class of each example: of integers, of zeros and ones, and of one-hot rows; else None."""
     array = np.asarray(targets)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -130,19 +133,20 @@ def classes(targets: Any) -> Array | None:
     return array if several else None
 
 
-def parts(given: Any) -> tuple[Any, Any, Any] | None:
-    """Three parts where three were given: as `Data`, as a mapping by name, or one after the other.
+def three_sets(given: Any) -> tuple[Any, Any, Any] | None:
+    """The three sets where three were given: as `Data`, as a mapping by name, or one after the other.
 
     Raises:
-        StudyError: a mapping that has not just these three.
+        StudyError: a mapping of other names.
     """
-    names = ("train", "validation", "test")
     if isinstance(given, Data):
         return given.train, given.validation, given.test
     if isinstance(given, Mapping):
-        if set(given) != set(names):
-            raise StudyError(f"data has the parts {', '.join(map(str, given))}; wanted: {', '.join(names)}")
-        return tuple(given[name] for name in names)
+        if set(given) != set(SETS):
+            raise StudyError(
+                f"the sets of data must be named {', '.join(SETS)}; got {', '.join(map(str, given))}"
+            )
+        return tuple(given[name] for name in SETS)
     return given if isinstance(given, tuple | list) and len(given) == 3 else None  # type: ignore[return-value]
 
 
@@ -150,32 +154,34 @@ def gather(given: Any, fractions: Sequence[float] = SPLIT, seed: int = 0) -> Dat
     """Data from what a user has.
 
     Args:
-        given: `(X, y)`, which is split; or three such pairs, as `parts` takes them.
+        given: `(X, y)`, which is split; or three such pairs, as `three_sets` takes them.
         fractions: as in `split`.
         seed: as in `split`.
 
     Raises:
-        StudyError: none of these; or as `examples` and `split`, or two parts are the same examples.
+        StudyError: none of these; as `checked` and `split`; or two sets have the same examples.
     """
-    found = parts(given)
-    if found is None:
-        inputs, targets = examples(*_pair(given, "data"), "data")
-        rows = split(len(targets), fractions, seed, classes(targets))
-        return Data(*(Examples(inputs[some], targets[some]) for some in rows))
-    names = ("the training part", "the validation part", "the test part")
-    pairs = zip(found, names, strict=True)
-    data = Data(*(examples(*_pair(pair, name), name) for pair, name in pairs))
+    sets = three_sets(given)
+    if sets is None:
+        inputs, targets = checked(*_pair(given, "data"), "data")
+        indices = split(len(targets), fractions, seed, classes(targets))
+        return Data(*(Examples(inputs[chosen], targets[chosen]) for chosen in indices))
+    names = ("the training set", "the validation set", "the test set")
+    pairs = zip(sets, names, strict=True)
+    data = Data(*(checked(*_pair(pair, name), name) for pair, name in pairs))
     for (a, one), (b, other) in combinations(
         zip(names, (data.train, data.validation, data.test), strict=True), 2
     ):
         if one.inputs.shape == other.inputs.shape and _equal(one.inputs, other.inputs):
-            raise StudyError(f"{a} and {b} are the same examples: figures would flatter")
+            raise StudyError(
+                f"{a} and {b} have the same examples: the results would look better than they are"
+            )
     return data
 
 
 def _pair(given: Any, what: str) -> tuple[Any, Any]:
     if not isinstance(given, tuple | list) or len(given) != 2:
-        raise StudyError(f"{what} is {type(given).__name__}, where (X, y) or three parts of such are wanted")
+        raise StudyError(f"{what} is {type(given).__name__}, where (X, y) or three such pairs are wanted")
     return given[0], given[1]
 
 
@@ -193,23 +199,24 @@ def standardised(data: Data, kind: str) -> Data:
     inputs = data.train.inputs
     sparse = is_sparse(inputs)
     mean, scale = (0.0, _largest(inputs)) if sparse else _moments(inputs)
-    middle, spread = _moments(data.train.targets) if kind == "regression" else (0, 1)
+    target_mean, target_scale = _moments(data.train.targets) if kind == "regression" else (0, 1)
 
-    def part(given: Examples) -> Examples:
-        X = given.inputs.multiply(1 / scale).tocsr() if sparse else (given.inputs - mean) / scale
-        y = given.targets if kind == "classification" else (given.targets - middle) / spread
-        return Examples(X.astype(np.float32), y.astype(given.targets.dtype))
+    def scaled(examples: Examples) -> Examples:
+        X, y = examples
+        X = X.multiply(1 / scale).tocsr() if sparse else (X - mean) / scale
+        dtype, y = y.dtype, y if kind == "classification" else (y - target_mean) / target_scale
+        return Examples(X.astype(np.float32), y.astype(dtype))
 
-    return Data(part(data.train), part(data.validation), part(data.test))
+    return Data(scaled(data.train), scaled(data.validation), scaled(data.test))
 
 
-def _largest(array: Any) -> Any:
+def _largest(columns: Any) -> Any:
     """Largest absolute value of a sparse matrix's columns; 1 for an empty one."""
-    found = abs(array).max(axis=0).toarray().ravel()
-    return np.where(found > 0, found, 1)
+    largest = abs(columns).max(axis=0).toarray().ravel()
+    return np.where(largest > 0, largest, 1)
 
 
-def _moments(array: Any) -> tuple[Any, Any]:
+def _moments(columns: Any) -> tuple[Any, Any]:
     """Mean and standard deviation of columns; 1 for a constant one."""
-    deviation = array.std(axis=0, dtype=np.float64)
-    return array.mean(axis=0, dtype=np.float64), np.where(deviation > 0, deviation, 1)
+    deviation = columns.std(axis=0, dtype=np.float64)
+    return columns.mean(axis=0, dtype=np.float64), np.where(deviation > 0, deviation, 1)

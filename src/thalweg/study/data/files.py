@@ -29,10 +29,10 @@ class Files:
 
     Attributes:
         name: the data set's own name, and that of its folder.
-        mirrors: addresses of folders that hold the files, in the order to try them.
+        mirrors: URLs of folders that hold the files, in the order to try them.
         checksums: sha256 of each file's **decompressed** bytes, by file name without ".gz": repacked
             files of the same content are as good.
-        packed: what the mirrors add to the names.
+        packed: the suffix that the names have on the mirrors.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Files:
 
     @property
     def digest(self) -> str:
-        """Names the content: goes into a task's version."""
+        """Identifies the content; part of a task's version."""
         return hashlib.sha256(json.dumps(self.checksums).encode()).hexdigest()[:12]
 
     def find(self, folder: Path | None = None) -> None:
-        """Checks that all files are there and right, downloading them where `read` would.
+        """Checks that all files are present and correct, downloading them where `read` would.
 
         Raises:
             StudyError: as `read`.
@@ -104,7 +104,7 @@ class Files:
 
     def _download(self, path: Path, name: str) -> None:
         failures = []
-        with _fresh(path) as fresh:
+        with _replacement(path) as fresh:
             for mirror in self.mirrors:
                 try:
                     with urllib.request.urlopen(f"{mirror}/{path.name}", timeout=TIMEOUT) as answer:
@@ -117,15 +117,14 @@ class Files:
                     return
         raise StudyError(
             f"{path.name} could not be downloaded ({'; '.join(failures)}): fetch the {self.name} files "
-            f"({', '.join(n + self.packed for n in self.checksums)}) by other means and give their folder "
-            "as ",
+            f"({', '.join(n + self.packed for n in self.checksums)}) yourself and give their folder as ",
             Argument("folder"),
         )
 
 
 @contextmanager
-def _fresh(path: Path) -> Iterator[Path]:
-    """Where to write what becomes `path` once it is whole and right: another process may look."""
+def _replacement(path: Path) -> Iterator[Path]:
+    """Within: a temporary file that becomes `path` once it is complete, for another process may read that."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=path.parent)
@@ -141,26 +140,26 @@ def _fresh(path: Path) -> Iterator[Path]:
             fresh.replace(path)
 
 
-def kept(name: str, prepare: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
-    """Arrays that take time to prepare: from the cache, else prepared and put there.
+def cached(name: str, prepare: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
+    """Arrays that take time to prepare: from the cache, or prepared and stored there.
 
     Args:
-        name: of the file, without ".npz"; says all that decides the content.
+        name: of the file, without ".npz"; it must name all that decides the content.
         prepare: makes the arrays.
     """
     path = cache() / "prepared" / f"{name}.npz"
     try:
         with opened(path, "a file of arrays") as file:
             return npz(file)
-    except (OSError, ValueError):  # not there, or damaged: made anew
+    except (OSError, ValueError):  # missing or damaged: prepared again
         arrays = dict(prepare())
-        # Where the cache cannot be written they are made every time.
-        with suppress(StudyError, OSError), _fresh(path) as fresh:
+        # Where the cache cannot be written, they are prepared every time.
+        with suppress(StudyError, OSError), _replacement(path) as fresh:
             np.savez(fresh, **arrays)  # type: ignore[arg-type]
         return arrays
 
 
 def cache() -> Path:
-    """The folder that downloads are kept in."""
+    """The folder that downloads are stored in."""
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(base) / "thalweg" / "data"

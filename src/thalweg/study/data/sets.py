@@ -1,4 +1,4 @@
-"""The data sets of the built-in tasks: digits, MNIST and its kin, Shakespeare, film reviews.
+"""The data sets of the built-in tasks: digits, MNIST and Fashion-MNIST, Shakespeare, film reviews.
 
 Images are float32 in [0, 1], one row of pixels each; labels are int64 class numbers.
 """
@@ -20,7 +20,7 @@ class IdxSet(Files):
     """A data set in the four idx files of MNIST."""
 
     def load(self, folder: Path | None = None) -> Data:
-        """The examples: the first 5,000 training images are the validation part.
+        """The examples: the first 5,000 training images are the validation set.
 
         Raises:
             StudyError: as `read`.
@@ -32,9 +32,9 @@ class IdxSet(Files):
             test=Examples(*self._pair("t10k", folder)),
         )
 
-    def _pair(self, part: str, folder: Path | None) -> tuple[Array, Array]:
-        images = _array(self.read(f"{part}-images-idx3-ubyte", folder))
-        labels = _array(self.read(f"{part}-labels-idx1-ubyte", folder))
+    def _pair(self, prefix: str, folder: Path | None) -> tuple[Array, Array]:
+        images = _array(self.read(f"{prefix}-images-idx3-ubyte", folder))
+        labels = _array(self.read(f"{prefix}-labels-idx1-ubyte", folder))
         return images.reshape(len(images), -1).astype(np.float32) / np.float32(255), labels.astype(np.int64)
 
 
@@ -53,7 +53,7 @@ def digits() -> Data:
     inputs, targets = (inputs / 16).astype(np.float32), targets.astype(np.int64)
     # The set is ordered by writer. RandomState: its stream is frozen for all numpy versions.
     order = np.random.RandomState(0).permutation(len(inputs))
-    return Data(*(Examples(inputs[part], targets[part]) for part in np.split(order, [1077, 1437])))
+    return Data(*(Examples(inputs[rows], targets[rows]) for rows in np.split(order, [1077, 1437])))
 
 
 MNIST = IdxSet(
@@ -109,7 +109,7 @@ IMDB_ARCHIVE = Files(
 
 
 class Reviews(NamedTuple):
-    """Texts and whether each is in favour (1) or not (0)."""
+    """Texts, and the label of each: 1 in favour, 0 against."""
 
     texts: list[str]
     labels: list[int]
@@ -133,21 +133,21 @@ def reviews(folder: Path | None = None) -> tuple[Reviews, Reviews]:
 
 
 def _from_lines(content: bytes) -> Reviews:
-    found = [json.loads(line) for line in content.decode().split("\n") if line]
-    found.sort(key=lambda review: (review["label"], review["id"]))
-    return Reviews([review["text"] for review in found], [review["label"] for review in found])
+    rows = [json.loads(line) for line in content.decode().split("\n") if line]
+    rows.sort(key=lambda review: (review["label"], review["id"]))
+    return Reviews([review["text"] for review in rows], [review["label"] for review in rows])
 
 
-def _from_archive(content: bytes, part: str) -> Reviews:
-    """Files are named `aclImdb/train/neg/12_3.txt`: part, opinion, number, stars."""
-    found = []
+def _from_archive(content: bytes, subset: str) -> Reviews:
+    """Files are named `aclImdb/train/neg/12_3.txt`: set, opinion, number, stars."""
+    rows = []
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             folders = member.name.split("/")
-            if folders[1:2] == [part] and folders[2:3] in (["neg"], ["pos"]) and member.isfile():
+            if folders[1:2] == [subset] and folders[2:3] in (["neg"], ["pos"]) and member.isfile():
                 file = archive.extractfile(member)
                 assert file is not None, "a regular file"
                 number = int(folders[3].partition("_")[0])
-                found.append((int(folders[2] == "pos"), number, file.read().decode()))
-    found.sort(key=lambda review: review[:2])
-    return Reviews([text for _, _, text in found], [label for label, _, _ in found])
+                rows.append((int(folders[2] == "pos"), number, file.read().decode()))
+    rows.sort(key=lambda review: review[:2])
+    return Reviews([text for _, _, text in rows], [label for label, _, _ in rows])

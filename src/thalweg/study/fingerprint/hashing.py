@@ -1,9 +1,9 @@
-"""What a task or an optimizer is made of, as a short text that changes when its code or data do.
+"""A hash of what a task or an optimizer is made of: it changes when the code or the data do.
 
-Code is followed as far as it is the user's. Of a function or a class count its source and all that it names:
-functions, classes, values and objects, through modules of the user's by the attributes that are asked of
-them. A module that is itself handed about, or imported within a function, counts whole. In doubt, more is
-counted than decides the outcome: then trials are run again that need not have been, and never the other way.
+The user's own code is followed. Of a function or a class, the source and everything that it names is hashed:
+functions, classes, values and objects, and of the user's modules the attributes that are used. A module that
+is passed as a value, or imported within a function, is hashed whole. In doubt, more is hashed than decides
+the outcome: then trials run again that need not have, and never the other way round.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from typing import Any
 import numpy as np
 
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import files as opened
+from thalweg.study.fingerprint.files import files_read, hashes
 from thalweg.study.fingerprint.libraries import is_library, label, of_library
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What something is made of.
+    """A hash of something, and what went into it.
 
     Attributes:
         text: 16 characters that change when it does.
-        covers: what counted, and a hash of each: the parts by their names, and the modules and files of the
-            user's that were followed.
+        covers: what was hashed, and the hash of each: the parts by name, and the user's modules and files.
     """
 
     text: str
@@ -46,45 +45,45 @@ class Fingerprint:
 
 
 def fingerprint(*things: Any) -> str:
-    """What things are made of, in 16 characters that change when it does; see `examine`."""
+    """A hash of any things, in 16 characters; see `examine`."""
     return examine({"things": things}).text
 
 
 def examine(parts: Mapping[str, Any], files: set[str] | None = None) -> Fingerprint:
-    """What something is made of, part by part.
+    """The fingerprint of something, part by part.
 
-    Of functions and classes the source text counts, and what they name, as far as it is the user's: what is
-    from an installed library counts by name. Of arrays every byte counts; of a torch Dataset its class, its
-    attributes, its length and 16 of its examples; of loaders their source and the first batch of every part.
+    Of the user's functions and classes the source text is hashed, and what they name; of an installed
+    library's the name. Of arrays every byte; of a torch Dataset its class, its attributes, its length and 16
+    of its examples; of loaders their source and the first batch of every set.
 
     Args:
-        parts: by name.
-        files: paths of files that were read while it was made, as `opened.watched` notes them; those that
-            are read here, for a Dataset's examples, come to them.
+        parts: what it consists of, by name.
+        files: paths of files that were read while it was made, as `files_read` collects them; those that are
+            read here, for a Dataset's examples, are added.
 
     Raises:
-        StudyError: an object that lies within itself too deeply.
+        StudyError: an object is nested too deeply.
     """
     covers: dict[str, str] = {}
     sources: dict[str, Any] = {}
-    with opened.watched() as read:
+    with files_read() as read:
         for name, thing in parts.items():
-            reader = _Digester(sources)
+            hasher = _Hasher(sources)
             try:
-                reader.add(thing)
+                hasher.add(thing)
             except RecursionError:
                 raise StudyError(
-                    f"the {name} is too deep a structure for a fingerprint: give a version= of your own"
+                    f"the {name} is nested too deeply for a fingerprint: give the task a version= of your own"
                 ) from None
-            covers[name] = reader.digest.hexdigest()[:16]
-    for name, content in opened.contents(read | (files or set())):
+            covers[name] = hasher.digest.hexdigest()[:16]
+    for name, content in hashes(read | (files or set())):
         _source(sources, name).update(content.encode())
     covers |= {name: sources[name].hexdigest()[:16] for name in sorted(sources)}
     return Fingerprint(hashlib.sha256(repr(covers).encode()).hexdigest()[:16], covers)
 
 
-def other(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The parts, modules and files that two versions do not have alike."""
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parts, modules and files in which two versions differ."""
     return [name for name in {**then, **now} if then.get(name) != now.get(name)]
 
 
@@ -92,24 +91,25 @@ def _source(sources: dict[str, Any], name: str) -> Any:
     return sources.setdefault(name, hashlib.sha256())
 
 
-# What holds a process's whole world counts by name, and so do its own random streams, which a trial seeds.
+# State of the whole process is hashed by name: its environment, its modules, and its random generators, which
+# a trial seeds.
 _DRAW: tuple[Any, ...] = (random.random, np.random.get_state)
-_WORLDS = os.environ, sys.modules, *(function.__self__ for function in _DRAW)
+_PROCESS_STATE = os.environ, sys.modules, *(function.__self__ for function in _DRAW)
 
 _CONSTANT = bool | int | float | complex | str | bytes | Path
 
-# A module says with them where it lies, and an object who made it.
+# Attributes by which a module says where it lies, and an object what made it.
 _PLACES = {"__file__", "__name__", "__package__", "__path__", "__spec__", "__loader__", "__builtins__"}
 
 
 @dataclass
-class _Digester:
-    """Adds things to a digest, each with its kind, so that no two different ones look alike.
+class _Hasher:
+    """Adds things to a digest, each with its kind, so that no two different ones have the same bytes.
 
     Attributes:
-        sources: digests of what is read of the user's modules, by the names of their files.
-        seen: objects that were added before, by id; held, so that no other takes the id.
-        within: containers that are just being added.
+        sources: digests of the user's modules, by the names of their files.
+        seen: objects that were added before, by id; they are referenced here, so that no other gets the id.
+        within: containers that are being added.
     """
 
     sources: dict[str, Any]
@@ -118,7 +118,7 @@ class _Digester:
     within: set[int] = field(default_factory=set)
 
     def put(self, kind: str, *parts: Any) -> None:
-        """A kind, and parts: text and bytes as they are, whatever else by `add`."""
+        """Adds a kind and its parts: text and bytes as they are, anything else by `add`."""
         self.digest.update(f"{kind} {len(parts)};".encode())
         for part in parts:
             if isinstance(part, str | bytes):
@@ -128,7 +128,7 @@ class _Digester:
                 self.add(part)
 
     def add(self, thing: Any) -> None:
-        """Anything."""
+        """Adds anything."""
         if thing is None or isinstance(thing, _CONSTANT):
             self.put(type(thing).__name__, repr(thing))
         elif hasattr(type(thing), "tocsr"):
@@ -138,7 +138,7 @@ class _Digester:
             self._array(_numpy(thing))
         elif isinstance(thing, np.ndarray | np.generic):
             self._array(np.ascontiguousarray(thing))
-        elif any(thing is world for world in _WORLDS):
+        elif any(thing is state for state in _PROCESS_STATE):
             self.put("world", type(thing).__name__)
         elif isinstance(thing, Mapping | tuple | list | set | frozenset):
             self._container(thing)
@@ -168,14 +168,14 @@ class _Digester:
         elif isinstance(thing, tuple | list):
             self.put("sequence", *thing)
         else:
-            self.put("set", *sorted(map(self._alone, thing)))
+            self.put("set", *sorted(map(self._hash_of_member, thing)))
         self.within.discard(id(thing))
 
-    def _alone(self, thing: Any) -> str:
-        """A member of a set, which has no place among the others."""
-        reader = _Digester(self.sources, seen=dict(self.seen), within=set(self.within))
-        reader.add(thing)
-        return str(reader.digest.hexdigest())
+    def _hash_of_member(self, thing: Any) -> str:
+        """The hash of a member of a set, whose members have no order."""
+        hasher = _Hasher(self.sources, seen=dict(self.seen), within=set(self.within))
+        hasher.add(thing)
+        return str(hasher.digest.hexdigest())
 
     def _object(self, thing: Any) -> None:
         if isinstance(thing, types.ModuleType):
@@ -206,7 +206,7 @@ class _Digester:
     # -- code ------------------------------------------------------------------------------------
 
     def _module(self, module: types.ModuleType) -> None:
-        """A library by its name; a module of the user's whole, with all that it has."""
+        """Adds a library by its name, a module of the user's with all that it has."""
         if of_library(module.__name__):
             self.put("module", module.__name__)
             return
@@ -220,45 +220,45 @@ class _Digester:
         code = function.__code__
         cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
         if is_library(code.co_filename):
-            # A library's wrapper of the user's function has it in a cell, or says what it wraps. Its own
-            # caches say nothing.
+            # A library's wrapper of the user's function has it in a cell or in `__wrapped__`. Caches in its
+            # cells are left out.
             held = [cell for cell in cells if not isinstance(cell, dict)]
             inner = getattr(function, "__wrapped__", None)
             self.put("library", f"{function.__module__}.{function.__qualname__}", held, inner)
             return
         try:
             source = inspect.getsource(code)
-        except Exception:  # it has no file, or one that has changed under it
-            source = repr(_essence(code))
+        except Exception:  # there is no file, or it has changed since
+            source = repr(_bytecode(code))
         self._cover(function.__module__, source.encode(errors="surrogatepass"))
         written: list[Any] = [source]
-        if function.__name__ == "<lambda>":  # whose line may have another
-            written.append(repr(_essence(code)))
+        if function.__name__ == "<lambda>":  # its line may hold another
+            written.append(repr(_bytecode(code)))
         defaults = function.__defaults__, function.__kwdefaults__
         self.put("function", written, defaults, cells, vars(function), self._named(function))
 
     def _named(self, function: types.FunctionType) -> dict[str, Any]:
-        """What a function's code names, beyond itself, by how it is named."""
+        """What a function's code refers to outside itself, by name."""
         known = function.__globals__
-        found: dict[str, Any] = {}
+        named: dict[str, Any] = {}
         for code in _codes(function.__code__):
             steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
             for place, step in enumerate(steps):
                 if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in known:
                     if step.argval not in _PLACES:
-                        names = step.argval, *_asked_of(steps[place + 1 :])
-                        found |= self._attribute(function.__module__, names, known[step.argval])
+                        names = step.argval, *_attributes_after(steps[place + 1 :])
+                        named |= self._attribute(function.__module__, names, known[step.argval])
                 elif step.opname == "IMPORT_NAME":
                     level, names = (before.argval for before in steps[place - 2 : place])
-                    found |= self._imports(step.argval, names, level, known.get("__package__"))
+                    named |= self._imports(step.argval, names, level, known.get("__package__"))
             if {"import_module", "__import__"} & {*code.co_names}:
                 for name in code.co_consts:
                     if isinstance(name, str) and name.replace(".", "").isidentifier():
-                        found |= self._imports(name, None, 0, None)
-        return {name: found[name] for name in sorted(found)}
+                        named |= self._imports(name, None, 0, None)
+        return {name: named[name] for name in sorted(named)}
 
     def _attribute(self, module: str | None, names: Sequence[str], value: Any) -> dict[str, Any]:
-        """What is asked of a module of the user's by one attribute after the other: `models.nets.Net`."""
+        """What a chain of attributes such as `models.nets.Net` leads to, through modules of the user's."""
         name, *attributes = names
         for attribute in attributes:
             ours = isinstance(value, types.ModuleType) and not of_library(value.__name__)
@@ -273,19 +273,19 @@ class _Digester:
     def _imports(
         self, name: str, names: Iterable[str] | None, level: int, package: str | None
     ) -> dict[str, Any]:
-        """What an import statement within a function brings, of modules of the user's."""
+        """What an import statement within a function imports from modules of the user's."""
         try:
             module = _imported(name, level, package)
-        except Exception:  # whoever calls the function will hear of it
+        except Exception:  # the function will raise it when it is called
             return {}
         if module is None:
             return {}
         self._cover(module.__name__, b"")
         if names:
-            found = {f"{module.__name__}.{each}": getattr(module, each, None) for each in names}
-            for value in found.values():
+            imported = {f"{module.__name__}.{each}": getattr(module, each, None) for each in names}
+            for value in imported.values():
                 self._constant(module.__name__, value)
-            return found
+            return imported
         return {each: sys.modules[each] for each in (module.__name__, module.__name__.partition(".")[0])}
 
     def _class(self, thing: type) -> None:
@@ -308,7 +308,7 @@ class _Digester:
         self.put("class", source, bases, members)
 
     def _constant(self, module: str | None, value: Any) -> None:
-        """Says which module a number or a text stands in; without it, only the part that it is of would."""
+        """Adds a constant to its module's hash, so that a change is reported by the module's name."""
         if isinstance(value, _CONSTANT):
             self._cover(module, repr(value).encode())
 
@@ -316,17 +316,17 @@ class _Digester:
         _source(self.sources, label(module or "__main__")).update(source)
 
 
-def _asked_of(steps: Iterable[dis.Instruction]) -> Iterator[str]:
-    """The attributes that are asked for one after the other, from here on."""
+def _attributes_after(steps: Iterable[dis.Instruction]) -> Iterator[str]:
+    """The attributes that the next instructions load, one from the other."""
     for step in steps:
         if step.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
             return
         yield step.argval
 
 
-def _essence(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function does, where its text is not to be had."""
-    consts = [_essence(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
+def _bytecode(code: types.CodeType) -> tuple[Any, ...]:
+    """What a function does, where its source is not available."""
+    consts = [_bytecode(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
     return code.co_code, code.co_names, consts
 
 
@@ -353,7 +353,7 @@ def _imported(name: str, level: int, package: str | None) -> types.ModuleType | 
 
 
 def _wrapped(thing: Any) -> Any:
-    """What a library's descriptor or decorator is around; None where it is none."""
+    """What a library's descriptor or decorator wraps; None where it wraps nothing."""
     if isinstance(thing, property):
         return [thing.fget, thing.fset, thing.fdel]
     if isinstance(thing, functools.cached_property):
@@ -363,7 +363,7 @@ def _wrapped(thing: Any) -> Any:
 
 
 def _as_array(thing: Any) -> Any:
-    """Another library's array as one of NumPy's; None where it is none, or stands for one that is to come."""
+    """Another library's array as NumPy's; None where it is not an array, or not computed yet."""
     try:
         named = all(hasattr(thing, name) for name in ("__array__", "dtype", "shape"))
         return np.ascontiguousarray(thing) if named else None
@@ -372,7 +372,7 @@ def _as_array(thing: Any) -> Any:
 
 
 def _state(thing: Any) -> Any:
-    """What an object holds: of the user's its attributes, of a library's what it says of itself."""
+    """An object's state: the attributes of the user's, what pickling would keep of a library's."""
     own = not of_library(type(thing).__module__)
     slots = [name for kind in type(thing).__mro__ for name in _slots(kind) if hasattr(thing, name)]
     held = {**getattr(thing, "__dict__", {}), **{name: getattr(thing, name) for name in slots}}
@@ -381,10 +381,10 @@ def _state(thing: Any) -> Any:
     try:
         if hasattr(thing, "get_state"):  # torch's random generators
             return thing.get_state()
-        said = thing.__reduce_ex__(4)
-    except Exception:  # a lock, a file, a connection: what cannot be copied has no state to tell
+        reduced = thing.__reduce_ex__(4)
+    except Exception:  # a lock, a file, a connection: what cannot be pickled has no state to hash
         return held if own else {k: v for k, v in held.items() if isinstance(v, bool | int | float | str)}
-    parts = said if isinstance(said, tuple) else (said,)
+    parts = reduced if isinstance(reduced, tuple) else (reduced,)
     return [list(part) if isinstance(part, Iterator) else part for part in parts if part is not thing]
 
 
@@ -394,16 +394,18 @@ def _slots(kind: type) -> Iterable[str]:
 
 
 def _examples(thing: Any) -> list[Any]:
-    """16 of the examples of what has some, such as a torch Dataset, which may make them when asked."""
+    """16 of the examples of a torch Dataset or the like, which may make them on demand."""
     if not (hasattr(thing, "__getitem__") and hasattr(thing, "__len__")):
         return []
     try:
         count = len(thing)
-        places = sorted({count * i // 16 for i in range(16)}) if count else []
-        found = [thing[place] for place in places]
-    except Exception:  # a table that is asked by its columns: its state says it all
+        indices = sorted({count * i // 16 for i in range(16)}) if count else []
+        examples = [thing[index] for index in indices]
+    except Exception:  # a table, indexed by its columns: its state has everything
         return []
-    return [] if any(type(one) is type(thing) for one in found) else [count, *found]  # slices have slices
+    return (
+        [] if any(type(one) is type(thing) for one in examples) else [count, *examples]
+    )  # slices have slices
 
 
 def _numpy(tensor: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is an installed library's, and what is the user's own."""
+"""Which code is an installed library's, and which is the user's own."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def is_library(file: str | None) -> bool:
 
 
 def of_library(name: str) -> bool:
-    """Whether a module is an installed library's, by its name. A notebook's, or one made by hand, is not."""
+    """Whether a module is an installed library's, by its name; a notebook, or one made in code, is not."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
         return True
-    # What compiled code makes has no file; then its package says whose it is.
+    # Modules made by compiled code have no file; then the file of their package decides.
     files = (_file(sys.modules.get(each)) for each in (name, top))
     file = next(filter(None, files), None)
     return file is not None and is_library(file)
 
 
 def label(name: str) -> str:
-    """A module's name as a file's, without the folder that it lies in."""
+    """A module's file within its package, such as "pkg/near.py"; its name where it has none."""
     file = Path(_file(sys.modules.get(name)) or "")
-    parts = name.split(".")
+    names = name.split(".")
     if file.suffix != ".py":
         return name
-    return "/".join([*(parts if file.name == "__init__.py" else parts[:-1]), file.name])
+    return "/".join([*(names if file.name == "__init__.py" else names[:-1]), file.name])
 
 
 def _file(module: types.ModuleType | None) -> str | None:

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from thalweg.study.data import arrays
-from thalweg.study.data.arrays import Data, Examples, is_sparse, parts, split
+from thalweg.study.data.arrays import SETS, Data, Examples, is_sparse, split, three_sets
 from thalweg.study.errors import StudyError
 
-# How many examples are evaluated at once: bounds memory, and changes no figure.
+# How many examples are evaluated at once: limits memory, and changes no result.
 EVALUATION_BATCH = 250
-# How many examples are put in order at once: one copy for many steps, which still fits in a cache.
+# How many examples are gathered at once: one copy for many steps, small enough for the CPU's cache.
 _BLOCK = 1024
 
 Batch: TypeAlias = tuple[Any, Any]
@@ -25,12 +25,12 @@ Batch: TypeAlias = tuple[Any, Any]
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches as the user's own loaders make them.
+    """Batches from the user's own loaders.
 
     Attributes:
-        train: makes the loader of one trial, whose every pass is an epoch: `train(seed)` or
-            `train(seed, batch_size)`. The same seed has to give the same order.
-        validation, test: make loaders of the other parts.
+        train: makes the loader of one trial, one pass through which is an epoch: `train(seed)` or
+            `train(seed, batch_size)`. The same seed must give the same order.
+        validation, test: make loaders of the other sets.
     """
 
     train: Callable[..., Iterable[Batch]]
@@ -42,36 +42,33 @@ class BatchSource(Protocol):
     """Where batches come from."""
 
     def steps(self, batch_size: int) -> int:
-        """How many batches an epoch has."""
+        """How many batches there are in an epoch."""
         ...
 
     def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Training batches without end, one epoch after the other, each in an order of its own."""
+        """Training batches without end, epoch after epoch, each shuffled anew."""
         ...
 
-    def part(self, name: str) -> Iterator[Batch]:
-        """All batches of a part, in the order that it has."""
+    def subset(self, name: str) -> Iterator[Batch]:
+        """All batches of one set, in its own order."""
         ...
 
     def targets(self) -> Mapping[str, Tensor]:
-        """All targets of each part, where they are held in memory."""
+        """All targets of each set, where they are in memory."""
         ...
 
 
-class _InMemory:
+class _ArraySource:
     """Examples held in memory, dense or sparse."""
 
     def __init__(self, data: Data) -> None:
-        self.parts = {
-            name: Examples(_tensor(part.inputs), _tensor(part.targets))
-            for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))
-        }
+        self.sets = {name: Examples(*map(_tensor, getattr(data, name))) for name in SETS}
 
     def steps(self, batch_size: int) -> int:
-        return math.ceil(len(self.parts["train"].targets) / batch_size)
+        return math.ceil(len(self.sets["train"].targets) / batch_size)
 
     def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        inputs, targets = self.parts["train"]
+        inputs, targets = self.sets["train"]
         order = torch.Generator().manual_seed(seed)
         block = batch_size * (1 if is_sparse(inputs) else max(1, _BLOCK // batch_size))
         while True:
@@ -84,44 +81,44 @@ class _InMemory:
                     strict=True,
                 )
 
-    def part(self, name: str) -> Iterator[Batch]:
-        inputs, targets = self.parts[name]
+    def subset(self, name: str) -> Iterator[Batch]:
+        inputs, targets = self.sets[name]
         for start in range(0, len(targets), EVALUATION_BATCH):
             examples = slice(start, start + EVALUATION_BATCH)
             yield _rows(inputs, examples), targets[examples]
 
     def targets(self) -> Mapping[str, Tensor]:
-        return {name: part.targets for name, part in self.parts.items()}
+        return {name: examples.targets for name, examples in self.sets.items()}
 
 
-class _Sets:
+class _DatasetSource:
     """Examples that torch Datasets make one by one, perhaps not twice the same."""
 
     def __init__(self, data: Data) -> None:
-        self.parts: dict[str, Any] = {"train": data.train, "validation": data.validation, "test": data.test}
+        self.sets: dict[str, Any] = {name: getattr(data, name) for name in SETS}
 
     def steps(self, batch_size: int) -> int:
-        return math.ceil(len(self.parts["train"]) / batch_size)
+        return math.ceil(len(self.sets["train"]) / batch_size)
 
     def epochs(self, batch_size: int, seed: int) -> Iterator[Batch]:
         order = torch.Generator().manual_seed(seed)
-        train = self.parts["train"]
+        train = self.sets["train"]
         loader: Iterable[Any] = DataLoader(train, batch_size, shuffle=True, generator=order)
         while True:
             yield from loader
 
-    def part(self, name: str) -> Iterator[Batch]:
-        yield from DataLoader(self.parts[name], EVALUATION_BATCH)
+    def subset(self, name: str) -> Iterator[Batch]:
+        yield from DataLoader(self.sets[name], EVALUATION_BATCH)
 
     def targets(self) -> Mapping[str, Tensor]:
         return {}
 
 
-class _Loaded:
+class _LoaderSource:
     """Batches of the user's own loaders."""
 
-    def __init__(self, loaders: Loaders, own: int) -> None:
-        self.loaders, self.own = loaders, own
+    def __init__(self, loaders: Loaders, fixed_batch_size: int) -> None:
+        self.loaders, self.fixed_batch_size = loaders, fixed_batch_size
 
     def steps(self, batch_size: int) -> int:
         loader: Any = self._train(batch_size, 0)
@@ -132,8 +129,8 @@ class _Loaded:
         while True:
             yield from loader
 
-    def part(self, name: str) -> Iterator[Batch]:
-        yield from self._train(self.own, 0) if name == "train" else getattr(self.loaders, name)()
+    def subset(self, name: str) -> Iterator[Batch]:
+        yield from self._train(self.fixed_batch_size, 0) if name == "train" else getattr(self.loaders, name)()
 
     def targets(self) -> Mapping[str, Tensor]:
         return {}
@@ -141,43 +138,43 @@ class _Loaded:
     def _train(self, batch_size: int, seed: int) -> Iterable[Batch]:
         if _takes_batch_size(self.loaders.train):
             return self.loaders.train(seed, batch_size)
-        if batch_size != self.own:
+        if batch_size != self.fixed_batch_size:
             raise StudyError(
-                f"batches of {batch_size} were asked for, but the task's loader decides for itself: "
+                f"the batch size is to be {batch_size}, but the task's training loader takes none: "
                 "write it as train(seed, batch_size)"
             )
         return self.loaders.train(seed)
 
 
-def of(data: Data | Loaders, own: int) -> BatchSource:
-    """The batches of a task's data; `own` is the batch size of loaders that decide for themselves."""
+def source_of(data: Data | Loaders, fixed_batch_size: int) -> BatchSource:
+    """The batches of a task's data; loaders that take no batch size have the fixed one."""
     if isinstance(data, Loaders):
-        return _Loaded(data, own)
-    return _InMemory(data) if isinstance(data.train, Examples) else _Sets(data)
+        return _LoaderSource(data, fixed_batch_size)
+    return _ArraySource(data) if isinstance(data.train, Examples) else _DatasetSource(data)
 
 
 def gather(given: Any, fractions: Sequence[float], seed: int) -> Data | Loaders:
     """Data from what a user has: `Loaders`, torch Datasets, or as `arrays.gather` takes it.
 
     Raises:
-        StudyError: it is none of these, or a part is empty.
+        StudyError: it is none of these, or a set is empty.
     """
     if isinstance(given, Loaders):
         return given
     if isinstance(given, TensorDataset):
         given = given.tensors
-    elif _is_set(given):
-        rows = split(len(given), fractions, seed, _labels(given))
-        given = tuple(Subset(given, part.tolist()) for part in rows)
-    found = parts(given)
-    if not found or not all(map(_is_set, found)):
+    elif _is_dataset(given):
+        indices = split(len(given), fractions, seed, _labels(given))
+        given = tuple(Subset(given, chosen.tolist()) for chosen in indices)
+    sets = three_sets(given)
+    if not sets or not all(map(_is_dataset, sets)):
         return arrays.gather(given, fractions, seed)
-    if all(isinstance(part, TensorDataset) for part in found):
-        return arrays.gather(tuple(part.tensors for part in found), fractions, seed)
-    for name, part in zip(("training", "validation", "test"), found, strict=True):
-        if not len(part):
-            raise StudyError(f"the {name} part is empty: every part needs examples")
-    return Data(*found)
+    if all(isinstance(dataset, TensorDataset) for dataset in sets):
+        return arrays.gather(tuple(dataset.tensors for dataset in sets), fractions, seed)
+    for name, dataset in zip(("training", "validation", "test"), sets, strict=True):
+        if not len(dataset):
+            raise StudyError(f"the {name} set is empty: every set needs examples")
+    return Data(*sets)
 
 
 def _labels(given: Any) -> Any:
@@ -189,23 +186,23 @@ def _labels(given: Any) -> Any:
         return None
 
 
-def _is_set(given: Any) -> bool:
+def _is_dataset(given: Any) -> bool:
     if isinstance(given, IterableDataset):
-        raise StudyError("an IterableDataset has no length to split: give Loaders of it")
+        raise StudyError("an IterableDataset has no length, so it cannot be split: wrap it in Loaders")
     return isinstance(given, Dataset)
 
 
-def sample(found: Data | Loaders) -> list[Batch]:
-    """A batch of every part of the user's loaders."""
-    if not isinstance(found, Loaders):
+def sample(data: Data | Loaders) -> list[Batch]:
+    """A batch of every set of the user's loaders; none of other data."""
+    if not isinstance(data, Loaders):
         return []
-    train = found.train(0, 32) if _takes_batch_size(found.train) else found.train(0)
-    loaders = {"train": train, "validation": found.validation(), "test": found.test()}
+    train = data.train(0, 32) if _takes_batch_size(data.train) else data.train(0)
+    loaders = {"train": train, "validation": data.validation(), "test": data.test()}
     return [first(iter(loader), name) for name, loader in loaders.items()]
 
 
 def _takes_batch_size(train: Callable[..., Any]) -> bool:
-    """Whether a training loader's factory takes a batch size besides the seed."""
+    """Whether what makes the training loader takes a batch size besides the seed."""
     try:
         inspect.signature(train).bind(0, 1)
     except TypeError:
@@ -213,22 +210,22 @@ def _takes_batch_size(train: Callable[..., Any]) -> bool:
     return True
 
 
-def first(batches: Iterator[Batch], part: str) -> Batch:
-    """The first batch of a part.
+def first(batches: Iterator[Batch], subset: str) -> Batch:
+    """The first batch of a set.
 
     Raises:
-        StudyError: there is none, or it is no pair.
+        StudyError: there is none, or it is not a pair.
     """
     batch: Any = next(batches, None)
     if batch is None:
-        raise StudyError(f"the {part} part is empty: every part needs examples")
+        raise StudyError(f"the {subset} set is empty: every set needs examples")
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise StudyError(f"a batch of the {part} part is {type(batch).__name__}, not (inputs, targets)")
+        raise StudyError(f"a batch of the {subset} set must be (inputs, targets), not {type(batch).__name__}")
     return batch[0], batch[1]
 
 
 def _tensor(array: Any) -> Any:
-    """An array as a tensor; sparse ones stay, and are made dense a batch at a time."""
+    """An array as a tensor; a sparse one stays, and is made dense batch by batch."""
     if is_sparse(array):
         return array
     return array if isinstance(array, Tensor) else torch.from_numpy(np.require(array, requirements="W"))
@@ -236,7 +233,7 @@ def _tensor(array: Any) -> Any:
 
 def _rows(array: Any, examples: Tensor | slice) -> Tensor:
     if is_sparse(array):
-        rows = examples if isinstance(examples, slice) else examples.numpy()
-        return torch.from_numpy(array[rows].toarray())
-    found: Tensor = array[examples] if isinstance(examples, slice) else array.index_select(0, examples)
-    return found
+        indices = examples if isinstance(examples, slice) else examples.numpy()
+        return torch.from_numpy(array[indices].toarray())
+    rows: Tensor = array[examples] if isinstance(examples, slice) else array.index_select(0, examples)
+    return rows

@@ -13,17 +13,18 @@ import keras
 import numpy as np
 
 from thalweg.errors import nearest
-from thalweg.study.data.arrays import Data, is_sparse
+from thalweg.study.data.arrays import SETS, Data, is_sparse
 from thalweg.study.errors import StudyError
-from thalweg.study.learners import Diverged, Figures, Streams, seeds
+from thalweg.study.learners import Diverged, Measurements, RandomStates, check_labels, seeds
 from thalweg.study.learners.metrics import OF_ONES_OWN, Metric
 
 if TYPE_CHECKING:
     from thalweg.study.contestant import Setting
 
-# How many examples are evaluated at once: bounds memory.
+# How many examples are evaluated at once: limits memory.
 EVALUATION_BATCH = 250
 
+# Parts of the names of metrics that are better when higher.
 _HIGHER = ("accuracy", "auc", "precision", "recall", "f1", "score", "top", "iou", "similarity")
 
 
@@ -31,7 +32,7 @@ def loss_of(loss: Any) -> Any:
     """A loss as `model.compile` takes it.
 
     Raises:
-        StudyError: Keras knows none of the name.
+        StudyError: Keras has no loss of that name.
     """
     if not isinstance(loss, str):
         return loss
@@ -47,14 +48,14 @@ def metrics_of(metrics: Iterable[str | Metric]) -> tuple[Metric, ...]:
     """Metrics with their directions.
 
     Raises:
-        StudyError: Keras knows none of the name, or two have the same.
+        StudyError: Keras has no metric of that name, or two have it.
     """
-    found = [_metric(metric) for metric in metrics]
-    names = ["loss", *(metric.name for metric in found)]
+    chosen = [_metric(metric) for metric in metrics]
+    names = ["loss", *(metric.name for metric in chosen)]
     for name in names:
         if names.count(name) > 1:
             raise StudyError(f"two measures are named {name!r}")
-    return tuple(found)
+    return tuple(chosen)
 
 
 def _metric(metric: str | Metric) -> Metric:
@@ -68,12 +69,12 @@ def _metric(metric: str | Metric) -> Metric:
         names = ["accuracy", *(name for name in dir(keras.metrics) if name.islower() and name[0] != "_")]
         raise StudyError(f"Keras has no metric {metric!r}, {OF_ONES_OWN}; {nearest(str(metric), names)}")
     higher = any(word in metric.lower() for word in (*_HIGHER, "acc"))
-    return Metric(metric, _KerasMetric(metric), "higher" if higher else "lower")
+    return Metric(metric, _ByName(metric), "higher" if higher else "lower")
 
 
 @dataclass(frozen=True)
-class _KerasMetric:
-    """What Keras has by a name, which for "accuracy" depends on the model's loss."""
+class _ByName:
+    """Keras's metric of a name; which one "accuracy" is depends on the model's loss."""
 
     name: str
 
@@ -81,16 +82,16 @@ class _KerasMetric:
         return self.name if self.name in ("accuracy", "acc") else keras.metrics.get(self.name)
 
 
-def _whole(metric: Metric) -> bool:
-    """Whether it is a function of all outputs at once; Keras's own metrics keep what they need of them."""
-    kinds = (_KerasMetric, type, str, keras.metrics.Metric)
+def _needs_all(metric: Metric) -> bool:
+    """Whether a metric is a function of all outputs at once; Keras's own metrics accumulate by themselves."""
+    kinds = (_ByName, type, str, keras.metrics.Metric)
     return not metric.mean and not isinstance(metric.function, kinds)
 
 
-def _made(metric: Metric) -> Any:
-    """A metric for `model.compile`, fresh, that reports under its own name."""
+def _compilable(metric: Metric) -> Any:
+    """A new metric for `model.compile` that reports under its own name."""
     given: Any = metric.function
-    given = given() if isinstance(given, _KerasMetric) else given
+    given = given() if isinstance(given, _ByName) else given
     if isinstance(given, type):
         given = given()
     if isinstance(given, str):
@@ -105,7 +106,7 @@ class KerasTraining:
     """Makes learners of a Keras model.
 
     Attributes:
-        key: names model and data: they are checked once a process.
+        key: identifies model and data, which are checked once a process.
         model: makes a model with fresh weights.
         data: what to learn from.
         loss: as `model.compile` takes it.
@@ -125,22 +126,22 @@ class KerasTraining:
             StudyError: the data, the model and the loss do not fit each other.
         """
         weights, order = seeds(seed)
-        own = streams(weights)
-        with own:
+        states = random_states(weights)
+        with states:
             model = self.model()
             if not isinstance(model, keras.Model):
-                raise StudyError(f"the model is {type(model).__name__}, where a keras.Model is wanted")
+                raise StudyError(f"the model must be a keras.Model, not {type(model).__name__}")
             first = _rows(self.data.train.inputs, np.arange(1))
             model(keras.ops.convert_to_tensor(first))  # a model without an Input has no weights before
             if not model.trainable_variables:
                 raise StudyError(f"the model {model.name} has no parameters to train")
-            metrics = [_made(metric) for metric in self.metrics if not _whole(metric)]
+            metrics = [_compilable(metric) for metric in self.metrics if not _needs_all(metric)]
             model.compile(optimizer=setting.keras(), loss=self.loss, metrics=metrics)
         if self.key not in _checked:
-            with own:
+            with states:
                 _check(self, model, setting.batch_size)
             _checked.add(self.key)
-        return KerasLearner(self, model, setting.batch_size, own, order)
+        return KerasLearner(self, model, setting.batch_size, states, order)
 
 
 _checked: set[str] = set()
@@ -150,18 +151,18 @@ class KerasLearner:
     """A compiled Keras model; see `Learner`."""
 
     def __init__(
-        self, training: KerasTraining, model: Any, batch_size: int, streams: Streams, order: int
+        self, training: KerasTraining, model: Any, batch_size: int, states: RandomStates, order: int
     ) -> None:
         self._training, self._data, self._model = training, training.data, model
-        self._wholes = [metric for metric in training.metrics if _whole(metric)]
-        self._names = "loss", *(metric.name for metric in training.metrics if not _whole(metric))
-        self._batch_size, self._streams = batch_size, streams
+        self._set_metrics = [metric for metric in training.metrics if _needs_all(metric)]
+        self._names = "loss", *(metric.name for metric in training.metrics if not _needs_all(metric))
+        self._batch_size, self._states = batch_size, states
         self._shuffle = np.random.RandomState(order)
         self._order = np.empty(0, int)
-        self._next = 0
+        self._position = 0
         self.steps_per_epoch = math.ceil(len(self._data.train.targets) / batch_size)
         self.step = 0
-        self._seen: list[Any] = []
+        self._trained_on: list[Any] = []
         self._last: tuple[Any, list[Any]] | None = None
         self._update_norm = math.nan
 
@@ -173,75 +174,75 @@ class KerasLearner:
         kept = (v for v in optimizer.variables if id(v) not in rest)
         return sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in kept)
 
-    def train(self, steps: int) -> Figures:
-        """See `Learner.train`: `model.fit`, on examples that are in order already."""
-        self._seen = []
-        with self._streams, _going_on(self._model):
+    def train(self, steps: int) -> Measurements:
+        """See `Learner.train`: `model.fit`, on examples that are shuffled already."""
+        self._trained_on = []
+        with self._states, _accumulating(self._model):
             while steps:
-                if self._next == len(self._order):
+                if self._position == len(self._order):
                     self._order = self._shuffle.permutation(len(self._data.train.targets))
-                    self._next = 0
-                left = math.ceil((len(self._order) - self._next) / self._batch_size)
-                now = min(steps, left)
-                # The last step of all by itself, so that the weights before it can be kept.
-                now -= now == steps > 1
+                    self._position = 0
+                left = math.ceil((len(self._order) - self._position) / self._batch_size)
+                several = min(steps, left)
+                # The very last step runs by itself, so that the weights before it can be kept.
+                several -= several == steps > 1
                 if steps == 1:
                     before = self._weights()
-                examples = self._order[self._next : self._next + now * self._batch_size]
-                self._next += len(examples)
-                self._seen.append(examples)
-                figures = self._fit(examples, now)
-                steps -= now
+                examples = self._order[self._position : self._position + several * self._batch_size]
+                self._position += len(examples)
+                self._trained_on.append(examples)
+                measured = self._fit(examples, several)
+                steps -= several
             after = self._weights()
             self._last = examples, before
             self._update_norm = _norm([a - b for a, b in zip(after, before, strict=True)])
-        return figures
+        return measured
 
-    def _fit(self, examples: Any, steps: int) -> Figures:
+    def _fit(self, examples: Any, steps: int) -> Measurements:
         inputs = _rows(self._data.train.inputs, examples)
         targets = self._data.train.targets[examples]
-        found = self._model.fit(inputs, targets, self._batch_size, shuffle=False, verbose=0).history
+        history = self._model.fit(inputs, targets, self._batch_size, shuffle=False, verbose=0).history
         self.step += steps
-        figures = {name: float(found[name][-1]) for name in self._names}
-        if not math.isfinite(figures["loss"]):
+        measured = {name: float(history[name][-1]) for name in self._names}
+        if not math.isfinite(measured["loss"]):
             epoch = math.ceil(self.step / self.steps_per_epoch)
             raise Diverged(f"the training loss was not finite by step {self.step}, in epoch {epoch}")
-        return figures
+        return measured
 
-    def evaluate(self, part: str) -> Figures:
+    def evaluate(self, subset: str) -> Measurements:
         """See `Learner.evaluate`."""
-        inputs, targets = getattr(self._data, part)
-        with self._streams:
+        inputs, targets = getattr(self._data, subset)
+        with self._states:
             inputs = _rows(inputs, np.arange(len(targets)))
-            found = self._model.evaluate(
+            values = self._model.evaluate(
                 inputs, targets, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True
             )
-        if not math.isfinite(found["loss"]):
-            raise Diverged(f"the {part} loss was not finite after step {self.step}")
-        return {name: float(found[name]) for name in self._names} | self._of_all(inputs, targets)
+        if not math.isfinite(values["loss"]):
+            raise Diverged(f"the {subset} loss was not finite after step {self.step}")
+        return {name: float(values[name]) for name in self._names} | self._over_all(inputs, targets)
 
-    def _of_all(self, inputs: Any, targets: Any) -> Figures:
+    def _over_all(self, inputs: Any, targets: Any) -> Measurements:
         """The metrics that need all outputs at once."""
-        if not self._wholes:
+        if not self._set_metrics:
             return {}
-        with self._streams:
+        with self._states:
             outputs = self._model.predict(inputs, batch_size=EVALUATION_BATCH, verbose=0)
             outputs = keras.tree.map_structure(keras.ops.convert_to_tensor, outputs)
             targets = keras.ops.convert_to_tensor(targets)
-            return {m.name: float(_numpy(m.function(targets, outputs)).mean()) for m in self._wholes}
+            return {m.name: float(_numpy(m.function(targets, outputs)).mean()) for m in self._set_metrics}
 
-    def afterwards(self) -> Figures:
-        """See `Learner.afterwards`: all is computed anew, without dropout.
+    def diagnostics(self) -> Measurements:
+        """See `Learner.diagnostics`: computed after training, without dropout.
 
-        Metrics of all outputs are those of the weights after the last step.
+        Metrics that need all outputs are those at the weights after the last step.
         """
-        found = self._norms()
-        if self._wholes and self._seen:
-            seen = np.unique(np.concatenate(self._seen))
-            found |= self._of_all(_rows(self._data.train.inputs, seen), self._data.train.targets[seen])
-        return found
+        measured = self._norms()
+        if self._set_metrics and self._trained_on:
+            seen = np.unique(np.concatenate(self._trained_on))
+            measured |= self._over_all(_rows(self._data.train.inputs, seen), self._data.train.targets[seen])
+        return measured
 
-    def _norms(self) -> Figures:
+    def _norms(self) -> Measurements:
         if self._last is None:
             return {"gradient_norm": math.nan, "update_norm": math.nan}
         examples, before = self._last
@@ -249,13 +250,13 @@ class KerasLearner:
         try:
             self._assign(before)
             inputs = _rows(self._data.train.inputs, examples)
-            with self._streams:
-                found = gradients(
+            with self._states:
+                slopes = gradients(
                     self._model, self._training.loss, inputs, self._data.train.targets[examples]
                 )
         finally:
             self._assign(after)
-        return {"gradient_norm": _norm(found), "update_norm": self._update_norm}
+        return {"gradient_norm": _norm(slopes), "update_norm": self._update_norm}
 
     def _weights(self) -> list[Any]:
         return [_numpy(v.value) for v in self._model.trainable_variables]
@@ -266,8 +267,8 @@ class KerasLearner:
 
 
 @contextmanager
-def _going_on(model: Any) -> Iterator[None]:
-    """Within: what a model measures goes on from one `fit` to the next."""
+def _accumulating(model: Any) -> Iterator[None]:
+    """Within: a model's metrics accumulate from one `fit` to the next."""
     model.reset_metrics()
     model.reset_metrics = _nothing
     try:
@@ -281,7 +282,7 @@ def gradients(model: Any, loss: Any, inputs: Any, targets: Any) -> list[Any]:
     loss_of = keras.losses.get(loss)
     inputs, targets = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(targets)
     variables = model.trainable_variables
-    found: Iterable[Any]
+    slopes: Iterable[Any]
     if keras.backend.backend() == "jax":
         import jax
 
@@ -290,24 +291,26 @@ def gradients(model: Any, loss: Any, inputs: Any, targets: Any) -> list[Any]:
         def value(weights: list[Any]) -> Any:
             return keras.ops.mean(loss_of(targets, model.stateless_call(weights, rest, inputs)[0]))
 
-        found = jax.grad(value)([v.value for v in variables])
+        slopes = jax.grad(value)([v.value for v in variables])
     elif keras.backend.backend() == "tensorflow":
         import tensorflow
 
         with tensorflow.GradientTape() as tape:
             mean = keras.ops.mean(loss_of(targets, model(inputs, training=False)))
-        found = tape.gradient(mean, [v.value for v in variables])
-        found = [g if g is None else tensorflow.convert_to_tensor(g) for g in found]  # embeddings' are sparse
+        slopes = tape.gradient(mean, [v.value for v in variables])
+        slopes = [
+            g if g is None else tensorflow.convert_to_tensor(g) for g in slopes
+        ]  # embeddings' are sparse
     else:
         import torch
 
         mean = keras.ops.mean(loss_of(targets, model(inputs, training=False)))
-        found = torch.autograd.grad(mean, [v.value for v in variables], allow_unused=True)
-    return [_numpy(g) for g in found if g is not None]
+        slopes = torch.autograd.grad(mean, [v.value for v in variables], allow_unused=True)
+    return [_numpy(g) for g in slopes if g is not None]
 
 
 def _check(training: KerasTraining, model: Any, batch_size: int) -> None:
-    """One batch tried, and all labels looked at, before any time is spent.
+    """Tries one batch, and checks all labels, before any time is spent on training.
 
     Raises:
         StudyError: something does not fit; the message says what would.
@@ -318,15 +321,9 @@ def _check(training: KerasTraining, model: Any, batch_size: int) -> None:
     name = training.loss if isinstance(training.loss, str) else type(training.loss).__name__
     if name.lower().replace("_", "") == "sparsecategoricalcrossentropy":
         classes = outputs.shape[-1]
-        for part in ("train", "validation", "test"):
-            labels = np.unique(getattr(training.data, part).targets)
-            wrong = labels[(labels < 0) | (labels >= classes)].tolist()
-            if wrong:
-                shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-                raise StudyError(
-                    f"the model has {classes} outputs, so labels are 0 to {classes - 1}; "
-                    f"the {part} part has {shown} too"
-                )
+        for subset in SETS:
+            labels = np.unique(getattr(training.data, subset).targets)
+            check_labels(labels.tolist(), classes, subset)
     mean = keras.ops.mean(keras.losses.get(training.loss)(keras.ops.convert_to_tensor(targets), outputs))
     loss = float(_numpy(mean))
     if not np.isfinite(loss):
@@ -352,17 +349,17 @@ def _norm(arrays: Iterable[Any]) -> float:
 
 
 def backend() -> str:
-    """What Keras runs on: the name of a module."""
+    """Keras's back end, by the name of its module."""
     return str(keras.backend.backend())
 
 
-def streams(seed: int) -> Streams:
-    """Random streams from a seed: Keras draws its seeds from Python's, its torch back end from torch's."""
+def random_states(seed: int) -> RandomStates:
+    """Random states from a seed: Keras draws its seeds from Python's, its torch back end from torch's."""
     if "torch" not in sys.modules:
-        return Streams(seed, (_nothing, lambda state: None), lambda seed: None)
+        return RandomStates(seed, (_nothing, lambda state: None), lambda seed: None)
     from thalweg.study.learners import torch
 
-    return torch.streams(seed)
+    return torch.random_states(seed)
 
 
 def _nothing() -> None:

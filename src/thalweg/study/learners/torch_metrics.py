@@ -1,6 +1,6 @@
 """Losses and metrics by name, for models that PyTorch trains.
 
-Those of a name are means over examples, `(outputs, targets) -> scalar`: means of batches make means of parts.
+Each is a mean over examples, `(outputs, targets) -> scalar`, so that means of batches give the mean of a set.
 Outputs of classifiers are logits; their classes are the last axis.
 """
 
@@ -23,16 +23,16 @@ Function: TypeAlias = Callable[[Any, Any], Tensor]
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean softmax cross-entropy of logits, in nats; the mean goes over all positions of a sequence."""
+    """Mean softmax cross-entropy of logits, in nats, over all positions of a sequence."""
     if outputs.ndim > 2 and targets.shape == outputs.shape[:-1]:
         outputs, targets = outputs.flatten(0, -2), targets.flatten()
     return functional.cross_entropy(outputs, targets)
 
 
-def cut_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy as Keras has it: probabilities are cut to [1e-7, 1 - 1e-7].
+def clipped_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy as Keras computes it: probabilities are clipped to [1e-7, 1 - 1e-7].
 
-    No example costs more than 16.1 nats, and one beyond that teaches nothing. It shows: without the cut,
+    No example costs more than 16.1 nats, and one beyond that has no gradient. That matters: without clipping,
     RMSprop's validation loss on Fashion-MNIST is a tenth higher, from three examples in a thousand.
     """
     return functional.cross_entropy(outputs, targets, reduction="none").clamp(1e-7, -math.log(1e-7)).mean()
@@ -40,28 +40,28 @@ def cut_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def bce(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean binary cross-entropy of logits; targets in [0, 1]."""
-    return functional.binary_cross_entropy_with_logits(outputs, _alike(targets, outputs))
+    return functional.binary_cross_entropy_with_logits(outputs, _like(targets, outputs))
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error."""
-    return functional.mse_loss(outputs, _alike(targets, outputs))
+    return functional.mse_loss(outputs, _like(targets, outputs))
 
 
 def mae(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean absolute error."""
-    return functional.l1_loss(outputs, _alike(targets, outputs))
+    return functional.l1_loss(outputs, _like(targets, outputs))
 
 
 def huber(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean Huber loss, quadratic within 1."""
-    return functional.huber_loss(outputs, _alike(targets, outputs))
+    return functional.huber_loss(outputs, _like(targets, outputs))
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of examples whose largest output is their class; of a single logit, whose sign says it."""
+    """Share of examples whose largest output, or the sign of whose single logit, gives their class."""
     if outputs.numel() == targets.numel():
-        return ((outputs > 0) == (_alike(targets, outputs) > 0.5)).float().mean()
+        return ((outputs > 0) == (_like(targets, outputs) > 0.5)).float().mean()
     return (outputs.argmax(-1) == targets).float().mean()
 
 
@@ -70,13 +70,13 @@ def error(outputs: Tensor, targets: Tensor) -> Tensor:
     return 1 - accuracy(outputs, targets)
 
 
-def _alike(targets: Tensor, outputs: Tensor) -> Tensor:
-    """Targets in the outputs' shape: (n,) beside (n, 1) would be broadcast to (n, n) without a word."""
+def _like(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Targets in the outputs' shape: (n,) and (n, 1) would silently broadcast to (n, n)."""
     if targets.shape != outputs.shape:
         if targets.numel() != outputs.numel():
             raise StudyError(
                 f"the model's outputs have shape {tuple(outputs.shape)}, the targets {tuple(targets.shape)}: "
-                "this loss wants one output for each target"
+                "this loss needs one output for each target"
             )
         targets = targets.view_as(outputs)
     return targets.to(outputs.dtype)
@@ -84,7 +84,7 @@ def _alike(targets: Tensor, outputs: Tensor) -> Tensor:
 
 LOSSES: Mapping[str, Function] = {
     "cross_entropy": cross_entropy,
-    "cut_cross_entropy": cut_cross_entropy,
+    "clipped_cross_entropy": clipped_cross_entropy,
     "bce": bce,
     "mse": mse,
     "mae": mae,
@@ -93,39 +93,46 @@ LOSSES: Mapping[str, Function] = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A metric as it is computed: `finish` of a mean over the examples; `whole`: of all of them at once."""
+class TorchMetric:
+    """How a metric is computed.
+
+    Attributes:
+        measure: its name and direction.
+        function: `(outputs, targets) -> scalar`.
+        finish: from the mean over the examples to the metric.
+        all_at_once: whether the function needs all outputs of a set at once.
+    """
 
     measure: Measure
     function: Function
     finish: Callable[[float], float] = float
-    whole: bool = False
+    all_at_once: bool = False
 
 
 def _exp(mean: float) -> float:
     return math.exp(min(mean, 700.0))  # the largest float is e**709
 
 
-METRICS: Mapping[str, Figure] = {
-    figure.measure.name: figure
-    for figure in (
-        Figure(Measure("accuracy", lower_is_better=False), accuracy),
-        Figure(Measure("error", lower_is_better=True), error),
-        Figure(Measure("perplexity", lower_is_better=True), cross_entropy, _exp),
-        Figure(Measure("cross_entropy", lower_is_better=True), cross_entropy),
-        Figure(Measure("bce", lower_is_better=True), bce),
-        Figure(Measure("mse", lower_is_better=True), mse),
-        Figure(Measure("rmse", lower_is_better=True), mse, math.sqrt),
-        Figure(Measure("mae", lower_is_better=True), mae),
+METRICS: Mapping[str, TorchMetric] = {
+    metric.measure.name: metric
+    for metric in (
+        TorchMetric(Measure("accuracy", lower_is_better=False), accuracy),
+        TorchMetric(Measure("error", lower_is_better=True), error),
+        TorchMetric(Measure("perplexity", lower_is_better=True), cross_entropy, _exp),
+        TorchMetric(Measure("cross_entropy", lower_is_better=True), cross_entropy),
+        TorchMetric(Measure("bce", lower_is_better=True), bce),
+        TorchMetric(Measure("mse", lower_is_better=True), mse),
+        TorchMetric(Measure("rmse", lower_is_better=True), mse, math.sqrt),
+        TorchMetric(Measure("mae", lower_is_better=True), mae),
     )
 }
 
 
 def loss_of(loss: str | Function) -> Function:
-    """A loss by name or as it is.
+    """A loss by name, or a function as it is.
 
     Raises:
-        StudyError: no loss has the name.
+        StudyError: there is no loss of that name.
     """
     if callable(loss):
         return loss
@@ -136,13 +143,13 @@ def loss_of(loss: str | Function) -> Function:
     return LOSSES[loss]
 
 
-def figures_of(metrics: Iterable[str | Metric]) -> tuple[Figure, ...]:
-    """Metrics by name or as `Metric`s.
+def metrics_of(metrics: Iterable[str | Metric]) -> tuple[TorchMetric, ...]:
+    """Metrics by name, or as `Metric`s.
 
     Raises:
-        StudyError: no metric has the name, two have, or a direction contradicts the name.
+        StudyError: no metric has that name, two have it, or its direction contradicts the name.
     """
-    found: list[Figure] = []
+    chosen: list[TorchMetric] = []
     for metric in metrics:
         if isinstance(metric, Metric):
             known = METRICS.get(metric.name)
@@ -150,50 +157,50 @@ def figures_of(metrics: Iterable[str | Metric]) -> tuple[Figure, ...]:
             if known and known.measure != measure:
                 better = "lower" if known.measure.lower_is_better else "higher"
                 raise StudyError(f"{metric.name} is better when it is {better}, not {metric.better}")
-            found.append(Figure(measure, metric.function, whole=not metric.mean))
+            chosen.append(TorchMetric(measure, metric.function, all_at_once=not metric.mean))
         elif isinstance(metric, str) and metric in METRICS:
-            found.append(METRICS[metric])
+            chosen.append(METRICS[metric])
         else:
             raise StudyError(f"no metric is named {metric!r}, {OF_ONES_OWN}; {nearest(str(metric), METRICS)}")
-    names = ["loss", *(figure.measure.name for figure in found)]
+    names = ["loss", *(metric.measure.name for metric in chosen)]
     for name in names:
         if names.count(name) > 1:
             raise StudyError(f"two measures are named {name!r}")
-    return tuple(found)
+    return tuple(chosen)
 
 
 @torch.no_grad()
-def means(figures: Iterable[Figure], outputs: Any, targets: Any) -> list[Tensor]:
-    """Each figure over some examples."""
-    return [torch.as_tensor(figure.function(outputs, targets)) for figure in figures]
+def means(metrics: Iterable[TorchMetric], outputs: Any, targets: Any) -> list[Tensor]:
+    """Each metric over some examples."""
+    return [torch.as_tensor(metric.function(outputs, targets)) for metric in metrics]
 
 
-def wholes(figures: Sequence[Figure], batches: Sequence[tuple[Any, Any]]) -> dict[str, float]:
-    """Each figure of what all batches gave, by name.
+def over_all(metrics: Sequence[TorchMetric], batches: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+    """Each metric over the outputs of all batches at once, by name.
 
     Raises:
-        StudyError: they cannot be laid end to end.
+        StudyError: the batches cannot be concatenated.
     """
-    if not figures or not batches:
+    if not metrics or not batches:
         return {}
     try:
-        outputs, targets = (joined(several) for several in zip(*batches, strict=True))
+        outputs, targets = (concatenated(values) for values in zip(*batches, strict=True))
     except (RuntimeError, KeyError, ValueError) as error:
         raise StudyError(
-            f"the metric {figures[0].measure.name} wants all outputs at once, but those of different batches "
-            f"cannot be laid end to end ({error}): if it is a mean over examples, say Metric(..., mean=True)"
+            f"the metric {metrics[0].measure.name} needs all outputs at once, but those of different batches "
+            f"cannot be concatenated ({error}): if it is a mean over examples, say Metric(..., mean=True)"
         ) from None
-    values = means(figures, outputs, targets)
-    return {f.measure.name: f.finish(float(value)) for f, value in zip(figures, values, strict=True)}
+    values = means(metrics, outputs, targets)
+    return {m.measure.name: m.finish(float(value)) for m, value in zip(metrics, values, strict=True)}
 
 
-def joined(several: Sequence[Any]) -> Any:
+def concatenated(values: Sequence[Any]) -> Any:
     """Outputs or targets of several batches as those of one; tensors may lie within tuples and mappings."""
-    first = several[0]
+    first = values[0]
     if isinstance(first, Tensor):
-        return torch.cat([*several])
+        return torch.cat([*values])
     if isinstance(first, Mapping):
-        return {key: joined([one[key] for one in several]) for key in first}
+        return {key: concatenated([value[key] for value in values]) for key in first}
     if isinstance(first, tuple | list) and first and isinstance(first[0], Tensor | Mapping | tuple | list):
-        return type(first)(joined(parts) for parts in zip(*several, strict=True))
-    return [example for one in several for example in one]
+        return type(first)(concatenated(inner) for inner in zip(*values, strict=True))
+    return [example for batch in values for example in batch]

@@ -1,1 +1,1 @@
-"""Which trials a study calls for."""
+"""Planning: which trials a study runs."""

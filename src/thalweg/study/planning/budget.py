@@ -9,7 +9,7 @@ from thalweg.study.errors import StudyError
 from thalweg.study.schema import POSITIVE
 from thalweg.study.task import Task
 
-# More settings, or final seeds, than this are a slip of the hand.
+# A study has no more settings a contestant, or final seeds: a larger number is a typing error.
 MOST = 10_000
 
 
@@ -18,10 +18,10 @@ class Budget:
     """What every contestant may spend.
 
     Attributes:
-        trials: how many settings it may try, each from every search seed. None: 12, or as many as the
-            learning rates that are given.
+        trials: how many settings it may try, each with every search seed. None: 12, or the number of
+            learning rates where these are given.
         epochs, steps, seconds: how long each trial trains: one of them, or none for the task's epochs.
-            Seconds are of training alone.
+            Seconds do not include evaluation.
 
     Raises:
         StudyError: a number below one (seconds: not above zero), or two lengths.
@@ -38,7 +38,8 @@ class Budget:
             at_least_one(name, getattr(self, name))
         if self.seconds is not None and not POSITIVE.passes(self.seconds):
             raise StudyError(
-                f"the seconds of a trial must be {POSITIVE.words}, got {self.seconds!r}", argument="seconds"
+                f"the seconds of a trial must be {POSITIVE.description}, got {self.seconds!r}",
+                argument="seconds",
             )
         given = [name for name in ("epochs", "steps", "seconds") if getattr(self, name) is not None]
         if len(given) > 1:
@@ -54,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a trial trains: so many "epochs", "steps" or "seconds"."""
+    """How long a trial trains: a number of "epochs", "steps" or "seconds"."""
 
     unit: str
     amount: float
@@ -64,7 +65,7 @@ class Length:
 
 
 def counted(count: float, things: str) -> str:
-    """So many things, as one says it."""
+    """A number with its noun: "1 epoch", "20 epochs"."""
     return f"{count:g} {things.removesuffix('s') if count == 1 else things}"
 
 
@@ -77,7 +78,7 @@ _COUNTED = {
 
 
 def at_least_one(argument: str, value: int | None, most: int = 10**9) -> None:
-    """Refuses a count below one, or beyond all reason, or one that is no whole number."""
+    """Refuses a count that is not a whole number, or below one, or too large."""
     if value is None:
         return
     name = _COUNTED.get(argument, f"the number of {argument}")

@@ -1,4 +1,4 @@
-"""What `compare` is asked for, as a TOML file says it."""
+"""The arguments of `compare`, from a TOML file."""
 
 import tomllib
 from pathlib import Path
@@ -14,12 +14,12 @@ from thalweg.study.schema import (
     NUMBER,
     POSITIVE,
     TEXT,
-    Every,
     Kind,
-    Optional,
+    NotRequired,
+    TableOf,
+    mismatch,
     non_empty,
     within,
-    wrong,
 )
 
 _OPTIONS = {
@@ -33,15 +33,15 @@ _OPTIONS = {
     "defaults": FLAG,
 }
 _BUDGET = {"trials": NATURAL, "epochs": NATURAL, "steps": NATURAL, "seconds": POSITIVE}
-_TABLE = Every(Kind("anything", lambda value: True))
+_TABLE = TableOf(Kind("anything", lambda value: True))
 _FIXED = Kind("a number, or true or false", lambda value: NUMBER.passes(value) or FLAG.passes(value))
 _SPACE = {"low": NUMBER, "high": NUMBER, "values": (non_empty("a list of numbers"), [NUMBER])}
 _CONTESTANT = {
     "optimizer": TEXT,
     "dialect": TEXT,
     "schedule": TEXT,
-    "space": Every(_TABLE),
-    "fixed": Every(_FIXED),
+    "space": TableOf(_TABLE),
+    "fixed": TableOf(_FIXED),
     "batch_size": NATURAL,
 }
 
@@ -56,43 +56,43 @@ def from_toml(path: str | Path) -> dict[str, Any]:
         trials = 12
         epochs = 20
 
-        [optimizers.sgd]               # searched where its description says
+        [optimizers.sgd]               # searched over its default range
 
         [optimizers."adam+cosine"]
         space.lr = { low = 1e-4, high = 0.1 }
         space.beta_1 = { values = [0.8, 0.9, 0.95] }
-        space.beta_2 = {}              # where its description says
+        space.beta_2 = {}              # its default range
         fixed.epsilon = 1e-6
 
         [optimizers.mine]              # a name of your own; a file is looked for beside this one
         optimizer = "my_optimizers.py:Mine"
 
     Raises:
-        StudyError: the file cannot be read, or something in it is not understood.
+        StudyError: the file cannot be read, or an entry is unknown or wrong.
     """
     path = Path(path)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path} is no TOML: {error}") from None
+        raise StudyError(f"{path} is not TOML: {error}") from None
     try:
-        return _arguments(path, found)
+        return _arguments(path, content)
     except (StudyError, ValueError, TypeError) as error:
         raise StudyError(f"{path}: {error}") from None
 
 
-def _arguments(path: Path, found: dict[str, Any]) -> dict[str, Any]:
-    _check("", found, _OPTIONS | {"budget": _TABLE, "optimizers": _TABLE})
-    arguments = {key: found[key] for key in _OPTIONS if key in found}
-    if "budget" in found:
-        _check("budget", found["budget"], _BUDGET)
-        arguments["budget"] = Budget(**found["budget"])
-    if "optimizers" in found:
+def _arguments(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    _check("", content, _OPTIONS | {"budget": _TABLE, "optimizers": _TABLE})
+    arguments = {key: content[key] for key in _OPTIONS if key in content}
+    if "budget" in content:
+        _check("budget", content["budget"], _BUDGET)
+        arguments["budget"] = Budget(**content["budget"])
+    if "optimizers" in content:
         arguments["optimizers"] = [
-            _contestant(path, name, table, found.get("dialect", "keras"))
-            for name, table in found["optimizers"].items()
+            _contestant(path, name, table, content.get("dialect", "keras"))
+            for name, table in content["optimizers"].items()
         ]
     return arguments
 
@@ -123,10 +123,10 @@ def _space(where: str, asked: Any) -> Any:
     raise StudyError(f"{where} has low and high, or values, or nothing; got {', '.join(asked)}")
 
 
-def _check(where: str, table: Any, shapes: dict[str, Any]) -> None:
-    """A table has none but these entries, each of its shape."""
+def _check(where: str, table: Any, schema: dict[str, Any]) -> None:
+    """Refuses a table that has another entry, or one that does not fit its schema."""
     for key in table if isinstance(table, dict) else ():
-        if key not in shapes:
-            raise StudyError(f"{where or 'the file'} has no entry {key!r}; {nearest(key, shapes)}")
-    if fault := wrong(table, {key: Optional(shape) for key, shape in shapes.items()}, where):
+        if key not in schema:
+            raise StudyError(f"{where or 'the file'} has no entry {key!r}; {nearest(key, schema)}")
+    if fault := mismatch(table, {key: NotRequired(one) for key, one in schema.items()}, where):
         raise StudyError(fault)

@@ -1,14 +1,14 @@
 """The protocol: which trials are run, in which order, so that every contestant has the same chance.
 
-1. **search**: every contestant tries the same number of settings, each from the same few seeds. It begins
-   with half-decade steps of the learning rate around the middle of its search range. While the best lies on
-   the edge of what was tried, the range is widened; what is left of the budget then refines the best: by
-   quarter decades, or by scrambled Sobol points where further hyperparameters are searched.
-2. **final**: each contestant's winner, the setting with the lowest median validation loss, runs from seeds
-   that the search never saw. Only these runs, and the next ones, are evaluated on test data.
-3. **default**: the contestant as its dialect has it, untuned, from the same seeds.
+1. **search**: every contestant tries the same number of settings, each with the same few seeds. It begins
+   with half-decade steps of the learning rate around the middle of its search range. While the best lies at
+   an end of what was tried, the range is widened; what is left of the budget then refines around the best:
+   by quarter decades, or by scrambled Sobol points where further hyperparameters are searched.
+2. **final**: each contestant's winner, the setting with the lowest median validation loss, runs with seeds
+   that the search never used. Only these runs, and the next ones, are evaluated on test data.
+3. **default**: the contestant at its dialect's defaults, untuned, with the same seeds.
 
-A plan is a function of what it was made from and of the results so far. So going on with a study is a set
+A plan is a function of its arguments and of the results so far. Resuming a study is therefore a set
 difference, and nothing is run twice.
 """
 
@@ -19,6 +19,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from thalweg.errors import Argument, nearest
@@ -29,31 +30,30 @@ from thalweg.study.planning import proposers
 from thalweg.study.planning.budget import MOST, Budget, Length, at_least_one
 from thalweg.study.planning.proposers import Point, Tried
 from thalweg.study.planning.specification import Trial
-from thalweg.study.planning.vary import Varied
-from thalweg.study.planning.vary import contestants as variants
+from thalweg.study.planning.vary import Varied, variants
 from thalweg.study.records import Run
 from thalweg.study.task import Task
 
 CLASSICAL = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamax", "nadam")
 
-# Settings a contestant may try, where the user does not say.
+# How many settings a contestant may try by default.
 TRIALS = 12
 
-# Final seeds begin so far above the first search seed.
+# The first final seed is the first search seed plus this.
 FRESH = 1000
 
-# Successive halving looks after this share of a trial, and stops all but this share of the settings.
-RUNG, KEPT = 0.25, 1 / 3
+# Successive halving evaluates settings after this share of a trial, and continues this share of them.
+RUNG, CONTINUED = 0.25, 1 / 3
 
 
 @dataclass(frozen=True)
-class Unfolded:
-    """How far a plan has unfolded.
+class PlanState:
+    """How far the results so far carry a plan.
 
     Attributes:
-        trials: all trials that the results so far call for, done or not.
-        missing: those that are not done, each once, in the order of their turns.
-        winners: each contestant's best setting by name, once its search is through; None where every
+        trials: all trials that follow from the results so far, finished or not.
+        missing: those that are not finished, each once, in the order to run them.
+        winners: each contestant's best setting by name, once its search is finished; None where every
             setting failed.
     """
 
@@ -67,13 +67,13 @@ class Plan:
     """A comparison to be run. `make` makes one.
 
     Attributes:
-        settings: how many every contestant may try.
+        settings: how many settings every contestant may try.
         seeds: of the final and default runs.
         search_seeds: of the search; none of them is among `seeds`.
-        halving: whether settings that are clearly losing are stopped early.
-        proposer: "grid" as the module says, or "optuna".
-        defaults: whether the untuned contestants are run, where there is a search at all.
-        varied: what sets the contestants apart, where they are one optimizer.
+        halving: whether successive halving stops poor settings early.
+        proposer: "grid", as described above, or "optuna".
+        defaults: whether the untuned contestants are run too, where there is a search at all.
+        varied: in what the contestants differ, where all are one optimizer.
     """
 
     task: Task
@@ -88,14 +88,14 @@ class Plan:
     proposer: str = "grid"
     defaults: bool = True
     varied: Varied | None = None
-    _seen: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def next_trials(self, results: Mapping[str, Run]) -> list[Trial]:
-        """What to run next, given each finished trial's run by its id; nothing where all is done."""
+        """The trials to run next, given the runs of the finished ones by id."""
         return list(self.unfold(results).missing)
 
-    def unfold(self, results: Mapping[str, Run]) -> Unfolded:
-        """How far the results so far carry the plan."""
+    def unfold(self, results: Mapping[str, Run]) -> PlanState:
+        """The trials that follow from the results so far."""
         trials: list[Trial] = []
         winners: dict[str, Point | None] = {}
         for contestant in self.contestants:
@@ -104,17 +104,18 @@ class Plan:
             if self.defaults and self.searching:
                 trials += self._trials(contestant, {}, "default")
             if tried is not None:
-                best = min(tried, key=lambda one: one[1])
-                winners[contestant.name] = best[0] if math.isfinite(best[1]) else None
-                if math.isfinite(best[1]):
-                    trials += self._trials(contestant, best[0], "final")
+                best, loss = min(tried, key=lambda one: one[1])
+                winners[contestant.name] = best if math.isfinite(loss) else None
+                if math.isfinite(loss):
+                    trials += self._trials(contestant, best, "final")
         missing = {trial.id: trial for trial in trials if trial.id not in results}
-        return Unfolded(tuple(trials), tuple(sorted(missing.values(), key=_turn)), winners)
+        return PlanState(tuple(trials), tuple(sorted(missing.values(), key=_order)), winners)
 
     @property
     def total(self) -> int:
-        """How many trials there will be at most; less where spaces are small or a default wins."""
-        searches = sum(self._points(c) * len(self.search_seeds) for c in self.contestants if self.searched(c))
+        """How many trials there are at most; fewer where a search space is small or a default wins."""
+        searched = filter(self.searched, self.contestants)
+        searches = sum(self._setting_count(contestant) * len(self.search_seeds) for contestant in searched)
         finals = len(self.contestants) * len(self.seeds)
         return searches * (2 if self.halving else 1) + finals * (2 if self.defaults and self.searching else 1)
 
@@ -125,42 +126,41 @@ class Plan:
 
     def searched(self, contestant: Contestant) -> bool:
         """Whether a contestant has a choice of settings."""
-        return self._points(contestant) > 1
+        return self._setting_count(contestant) > 1
 
     def saved(self, results: Mapping[str, Run]) -> float:
-        """The share of the search's training steps that successive halving saved so far."""
+        """The share of the search's training steps that successive halving has saved so far."""
         runs = [
             (t, results[t.id]) for t in self.unfold(results).trials if t.stage == "search" and t.id in results
         ]
-        spent = sum(run.end.get("step", 0) for _, run in runs)
-        whole = max((run.end.get("step", 0) for t, run in runs if t.until is None), default=0)
+        taken = sum(run.end.get("step", 0) for _, run in runs)
+        full = max((run.end.get("step", 0) for t, run in runs if t.until is None), default=0)
         settings = len({(t.contestant.name, json.dumps(t.hyperparameters), t.seed) for t, _ in runs})
-        return 1 - spent / (whole * settings) if whole and self.halving else 0.0
+        return 1 - taken / (full * settings) if full and self.halving else 0.0
 
     # -- one contestant's search ---------------------------------------------------------------------
 
     def _search(
         self, contestant: Contestant, results: Mapping[str, Run]
     ) -> tuple[list[Trial], list[Tried] | None]:
-        """All its search trials so far, and every setting's score, or None while some are missing."""
+        """All its search trials so far, and each setting's score, or None while results are missing."""
         if not self.searched(contestant):
-            return [], [(_only(contestant), 0.0)]
+            return [], [(_only_setting(contestant), 0.0)]
         trials: list[Trial] = []
         tried: list[Tried] = []
         early: list[Tried] = []
         while new := self._propose(contestant, tried):
-            going = new
+            continued = new
             if self.halving:
-                rung = [self._trials(contestant, point, "search", RUNG) for point in new]
-                trials += [trial for several in rung for trial in several]
-                if any(trial.id not in results for several in rung for trial in several):
+                rungs = [self._trials(contestant, point, "search", RUNG) for point in new]
+                trials += chain.from_iterable(rungs)
+                if not _finished(rungs, results):
                     return trials, None
-                early += [(p, score(several, results)) for p, several in zip(new, rung, strict=True)]
-                kept = sorted(early, key=lambda one: one[1])[: max(2, math.ceil(KEPT * len(early)))]
-                going = [p for p in new if any(p is q and math.isfinite(value) for q, value in kept)]
-            full = {id(point): self._trials(contestant, point, "search") for point in going}
-            trials += [trial for several in full.values() for trial in several]
-            if any(trial.id not in results for several in full.values() for trial in several):
+                early += [(point, score(rung, results)) for point, rung in zip(new, rungs, strict=True)]
+                continued = _best_of(early, new)
+            full = {id(point): self._trials(contestant, point, "search") for point in continued}
+            trials += chain.from_iterable(full.values())
+            if not _finished(full.values(), results):
                 return trials, None
             tried += [(p, score(full[id(p)], results) if id(p) in full else math.inf) for p in new]
         return trials, tried
@@ -168,10 +168,10 @@ class Plan:
     def _trials(
         self, contestant: Contestant, point: Point, stage: str, until: float | None = None
     ) -> list[Trial]:
-        """A setting from every seed of its stage; the same objects whenever asked: hashing takes time."""
+        """A setting with every seed of its stage; cached, for hashing trials takes time."""
         key = f"{contestant.name} {stage} {until} {json.dumps(point, sort_keys=True)}"
-        if key not in self._seen:
-            self._seen[key] = [
+        if key not in self._cache:
+            self._cache[key] = [
                 Trial(
                     self.task,
                     contestant,
@@ -185,27 +185,38 @@ class Plan:
                 )
                 for seed in (self.search_seeds if stage == "search" else self.seeds)
             ]
-        return self._seen[key]  # type: ignore[no-any-return]
+        return self._cache[key]  # type: ignore[no-any-return]
 
-    def _points(self, contestant: Contestant) -> int:
-        """How many settings it will try: the budget, or all there are where it has values to choose from."""
+    def _setting_count(self, contestant: Contestant) -> int:
+        """How many settings it will try: the budget, or all, where there are fewer to choose from."""
         space = contestant.space.values()
         return min(self.settings, math.prod(len(one.values) or self.settings for one in space))
 
     def _propose(self, contestant: Contestant, tried: Sequence[Tried]) -> list[Point]:
-        left = self._points(contestant) - len(tried)
+        left = self._setting_count(contestant) - len(tried)
         if left <= 0:
             return []
         return proposers.get(self.proposer)(contestant, tried, left, self.task.seed)
 
 
-def _turn(trial: Trial) -> tuple[int, int, float]:
-    """A seed of all contestants after the other; of them the slow ones first, lest all wait for one."""
+def _finished(settings: Iterable[Sequence[Trial]], results: Mapping[str, Run]) -> bool:
+    """Whether all trials of some settings have results."""
+    return all(trial.id in results for trials in settings for trial in trials)
+
+
+def _best_of(early: Sequence[Tried], new: Sequence[Point]) -> list[Point]:
+    """Which of the new settings successive halving continues, given all early losses."""
+    best = sorted(early, key=lambda one: one[1])[: max(2, math.ceil(CONTINUED * len(early)))]
+    return [point for point in new if any(point is p and math.isfinite(loss) for p, loss in best)]
+
+
+def _order(trial: Trial) -> tuple[int, int, float]:
+    """Seed by seed over all contestants; slow ones first, so that the last one to finish is a quick one."""
     return trial.seed, trial.batch_size, -trial.contestant.cost
 
 
 def score(trials: Iterable[Trial], results: Mapping[str, Run]) -> float:
-    """A setting's median validation loss over its runs, at their end; a failed run is worse than any loss."""
+    """A setting's median final validation loss; a failed run counts as infinite."""
     return statistics.median(
         run.evaluations[-1]["val_loss"] if run.finished or run.end["status"] == "stopped" else math.inf
         for run in (results[trial.id] for trial in trials)
@@ -229,61 +240,45 @@ def make(
     proposer: str = "grid",
     defaults: bool = True,
 ) -> Plan:
-    """A plan for optimizers.
+    """A plan to compare optimizers on a task.
 
     Args:
         task: what to train.
-        optimizers: contestants, or what `Contestant` takes; one that is there twice counts once.
-        vary: one setting of the one optimizer there is, and its values, such as {"batch_size": [16, 32]}:
-            a contestant each; see `vary.contestants`.
-        dialect: whose arithmetic and defaults, where an optimizer does not say.
-        budget: what every contestant may spend; a number is that of settings to try.
-        lr: learning rates to choose from, for all but Contestants. None: each one's own search range. A
+        optimizers: contestants, or what `Contestant` takes; repeated ones count once.
+        vary: a setting of the only optimizer, and its values, such as {"batch_size": [16, 32]}: one
+            contestant a value; see `vary.variants`.
+        dialect: whose arithmetic and defaults, where an optimizer's name does not say.
+        budget: what every contestant may spend; a number is the number of settings to try.
+        lr: learning rates to choose from, except for Contestants. None: each one's own search range. A
             single rate leaves nothing to search.
-        tune: further hyperparameters to search, in every rule that has them, for all but Contestants.
+        tune: further hyperparameters to search, in every rule that has them, except for Contestants.
         seeds: how many final seeds.
-        search_seeds: how many seeds each setting of the search runs from.
+        search_seeds: how many seeds each setting of the search runs with.
         batch_size: None: the task's own.
-        every: steps between evaluations; None: one each epoch.
-        halving: stop settings early that are clearly losing.
+        every: steps between evaluations; None: one evaluation an epoch.
+        halving: stop poor settings early, by successive halving.
         proposer: "grid" or "optuna".
         defaults: also run the untuned defaults.
 
     Raises:
-        StudyError: a count below one, two contestants of one name, a schedule within a time budget.
+        StudyError: a count below one, two contestants of one name, a schedule with a budget in seconds.
         UnknownRuleError, UnknownDialectError: naming the nearest name.
     """
-    alone = isinstance(optimizers, str | Rule | Contestant) or callable(optimizers)
-    several: list[Any] = [optimizers] if alone else list(optimizers)  # type: ignore[arg-type]
+    single = isinstance(optimizers, str | Rule | Contestant) or callable(optimizers)
+    several: list[Any] = [optimizers] if single else list(optimizers)  # type: ignore[arg-type]
     if vary:
         name, values = _varied(several, vary, batch_size)
         several = variants(several[0], name, values, dialect=dialect, lr=lr, tune=tune)
-    found: dict[str, Contestant] = {}
-    for one in several:
-        if not isinstance(one, Contestant):
-            one = _contestant(one, dialect, lr, tune)
-        same = found.setdefault(one.name, one)
-        if same is not one and _essence(same) != _essence(one):
-            raise StudyError(
-                f"two contestants are named {one.name}: give one of them another name, by Contestant's name= "
-                "in Python or as [optimizers.NAME] in a file for --config"
-            )
-    if tune and not any(key in contestant.space for key in tune for contestant in found.values()):
-        known = {key for contestant in found.values() for key in contestant.defaults}
-        raise StudyError(
-            f"no optimizer has a hyperparameter {tune[0]!r}; {nearest(tune[0], sorted(known))}",
-            argument="tune",
-        )
+    contestants = _contestants(several, dialect, lr, tune)
     at_least_one("seeds", seeds, MOST)
     at_least_one("search_seeds", search_seeds, FRESH)
     if isinstance(budget, int):
         budget = Budget(trials=budget)
     budget = budget or Budget()
-    contestants = tuple(found.values())
     plan = Plan(
         task,
         contestants,
-        budget.trials or _enough(contestants),
+        budget.trials or _default_trials(contestants),
         budget.length(task),
         task.batch_size if batch_size is None else batch_size,
         tuple(range(task.seed + FRESH, task.seed + FRESH + seeds)),
@@ -298,6 +293,29 @@ def make(
     return plan
 
 
+def _contestants(
+    optimizers: Iterable[Any], dialect: str, lr: Sequence[float] | None, tune: Sequence[str]
+) -> tuple[Contestant, ...]:
+    """A contestant for each optimizer; repeated ones count once."""
+    by_name: dict[str, Contestant] = {}
+    for one in optimizers:
+        if not isinstance(one, Contestant):
+            one = _contestant(one, dialect, lr, tune)
+        same = by_name.setdefault(one.name, one)
+        if same is not one and _content(same) != _content(one):
+            raise StudyError(
+                f"two contestants are named {one.name}: give one of them another name, by Contestant's name= "
+                "in Python or as [optimizers.NAME] in a file for --config"
+            )
+    if tune and not any(key in contestant.space for key in tune for contestant in by_name.values()):
+        known = {key for contestant in by_name.values() for key in contestant.defaults}
+        raise StudyError(
+            f"no optimizer has a hyperparameter {tune[0]!r}; {nearest(tune[0], sorted(known))}",
+            argument="tune",
+        )
+    return tuple(by_name.values())
+
+
 def _contestant(
     optimizer: Optimizer, dialect: str, lr: Sequence[float] | None, tune: Sequence[str]
 ) -> Contestant:
@@ -310,7 +328,7 @@ def _contestant(
 def _varied(
     optimizers: Sequence[Any], vary: Mapping[str, Sequence[float]], batch_size: int | None
 ) -> tuple[str, Sequence[float]]:
-    """The one setting that is varied, and its values."""
+    """The name of the setting that is varied, and its values."""
     if len(optimizers) != 1:
         raise StudyError(
             f"one optimizer is varied at a time, not {len(optimizers)}: say which with ",
@@ -321,13 +339,12 @@ def _varied(
     ((name, values),) = vary.items()
     name = name.replace("-", "_")
     if name == "batch_size" and batch_size is not None:
-        raise StudyError(
-            "the batch size is what is varied: do not give another besides", argument="batch_size"
-        )
+        raise StudyError("the batch size is varied: leave out the single one", argument="batch_size")
     return name, values
 
 
-def _essence(contestant: Contestant) -> tuple[Any, ...]:
+def _content(contestant: Contestant) -> tuple[Any, ...]:
+    """Everything about a contestant but its name."""
     return (
         contestant.identity,
         contestant.specification({}),
@@ -343,11 +360,13 @@ def _check(plan: Plan) -> None:
     at_least_one("every", plan.every)
     proposers.get(plan.proposer)
     if plan.halving and plan.length.unit == "epochs" and plan.length.amount < 2:
-        raise StudyError("successive halving looks at trials on their way, so they need at least 2 epochs")
+        raise StudyError(
+            "successive halving evaluates trials before their end, so they need at least 2 epochs"
+        )
     for contestant in plan.contestants:
         if contestant.schedule and plan.length.unit == "seconds":
             raise StudyError(
-                f"{contestant.name} has a schedule over its steps, whose number seconds do not tell: "
+                f"{contestant.name} has a schedule over its steps, and seconds do not say how many: "
                 "give the budget in epochs or steps"
             )
         rates = len(contestant.space["lr"].values)
@@ -362,14 +381,14 @@ def _check(plan: Plan) -> None:
             )
 
 
-def _enough(contestants: Iterable[Contestant]) -> int:
-    """As many settings as there are, where all contestants choose from lists of learning rates; else 12."""
+def _default_trials(contestants: Iterable[Contestant]) -> int:
+    """The number of learning rates, where contestants choose from lists of these alone; else 12."""
     sizes = [
         len(contestant.space["lr"].values) if len(contestant.space) == 1 else 0 for contestant in contestants
     ]
     return max(sizes) if sizes and all(sizes) else TRIALS
 
 
-def _only(contestant: Contestant) -> Point:
-    """The one setting of a contestant that has no choice: what is given, and defaults."""
+def _only_setting(contestant: Contestant) -> Point:
+    """The one setting of a contestant that has no choice."""
     return {key: one.values[0] for key, one in contestant.space.items() if one.values}

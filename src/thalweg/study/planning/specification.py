@@ -12,23 +12,23 @@ from thalweg.study.planning.proposers import Point
 from thalweg.study.records import identify
 from thalweg.study.task import Task
 
-# Goes up when training itself changes what it computes; older trials are then run anew.
+# Increased when training computes something else than before; older trials are then run again.
 PROTOCOL = 3
 
-# A loss beyond it counts as diverged.
+# A trial whose loss exceeds it has diverged.
 BOUND = 1e8
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run, settled to the last figure.
+    """One training run, with everything that decides its outcome.
 
     Attributes:
         hyperparameters: those that differ from the contestant's defaults.
-        seed: decides the initial weights and the order of examples, and nothing else does.
+        seed: of the initial weights and the order of examples.
         stage: "search", "final" or "default".
-        every: steps between evaluations; None: one each epoch.
-        until: the share of its length after which it is stopped, by successive halving.
+        every: steps between evaluations; None: one evaluation an epoch.
+        until: the share of its length after which successive halving stops it, or None.
     """
 
     task: Task
@@ -42,12 +42,12 @@ class Trial:
     until: float | None = None
 
     def setting(self, total_steps: int | None) -> Setting:
-        """What its learner trains with."""
+        """What the learner trains with."""
         return self.contestant.setting(self.hyperparameters, total_steps, self.batch_size)
 
     @cached_property
     def specification(self) -> dict[str, Any]:
-        """What it is and all that decides its outcome, as JSON has it."""
+        """All that decides the outcome, and names, as JSON."""
         return {
             "protocol": PROTOCOL,
             "task": self.task.name,

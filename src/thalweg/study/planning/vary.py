@@ -1,4 +1,4 @@
-"""One optimizer several times, with another value of one setting each: what that setting does."""
+"""One optimizer with several values of one setting: a contestant a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_SIZE = "batch_size"
 
 @dataclass(frozen=True)
 class Varied:
-    """What sets the contestants of a study apart.
+    """The setting in which the contestants of a study differ.
 
     Attributes:
         name: "batch_size", "lr" or another hyperparameter.
@@ -32,22 +32,22 @@ class Varied:
     note: str
 
     @classmethod
-    def of(cls, found: Sequence[Contestant], name: str) -> Varied:
-        """What sets apart those that `contestants` made."""
+    def of(cls, variants: Sequence[Contestant], name: str) -> Varied:
+        """The setting in which variants differ."""
         if name == BATCH_SIZE:
-            values: dict[str, float] = {c.name: c.batch_size or 0 for c in found}
+            values: dict[str, float] = {c.name: c.batch_size or 0 for c in variants}
         else:
-            values = {c.name: c.defaults[name] for c in found}
+            values = {c.name: c.defaults[name] for c in variants}
         if name == "lr":
-            note = "Each learning rate is as it was given: none was searched."
-        elif len(found[0].space["lr"].values) == 1:
-            note = f"All ran at one learning rate, which may suit one {_words(name)} better than another."
+            note = "Each learning rate was used as given: none was searched."
+        elif len(variants[0].space["lr"].values) == 1:
+            note = f"All ran at one learning rate, which may suit one {_label(name)} better than another."
         else:
-            note = f"The learning rate was tuned for each {_words(name)} by itself."
+            note = f"The learning rate was tuned for each {_label(name)} separately."
         return cls(name, values, note)
 
 
-def contestants(
+def variants(
     optimizer: Optimizer | Contestant,
     name: str,
     values: Sequence[float],
@@ -58,65 +58,65 @@ def contestants(
 ) -> list[Contestant]:
     """One contestant a value, such as "adam, batch size 32" and "adam, lr 0.01".
 
-    Where the learning rate itself is varied, each has the one that it is named by. Else each is tuned by
-    itself: at one rate for all, the value that this rate happens to suit would look best.
+    Where the learning rate itself is varied, each has its own. Otherwise the learning rate of each is tuned
+    separately: at one rate for all, the value that this rate happens to suit would look best.
 
     Args:
         optimizer: which; a Contestant keeps its own search space.
         name: "batch_size" or a hyperparameter of the optimizer.
-        values: what it is to be; one that is there twice counts once. Batch sizes are whole numbers from 1.
-        dialect: whose arithmetic and defaults, where the optimizer does not say.
-        lr: learning rates to choose from, but for a Contestant. None: the optimizer's own search range.
-        tune: further hyperparameters to search, but for a Contestant.
+        values: its values; repeated ones count once. Batch sizes are whole numbers from 1.
+        dialect: whose arithmetic and defaults, where the optimizer's name does not say.
+        lr: learning rates to choose from, except for a Contestant. None: the optimizer's own search range.
+        tune: further hyperparameters to search, except for a Contestant.
 
     Raises:
-        StudyError: the optimizer has no such setting, it is given or searched besides, there is no value.
-        ValueError: a value that it may not have.
+        StudyError: the optimizer has no such setting, it is also given or searched, or there is no value.
+        ValueError: the setting may not have one of the values.
     """
     base = optimizer if isinstance(optimizer, Contestant) else Contestant(optimizer, dialect=dialect)
-    known = _known(base)
-    if name not in known:
+    names = _settings(base)
+    if name not in names:
         raise StudyError(
-            f"{base.name} has no setting {name!r} to vary; {nearest(name, known)}", argument="vary"
+            f"{base.name} has no setting {name!r} to vary; {nearest(name, names)}", argument="vary"
         )
     if name in tune or (name == "lr" and lr):
-        raise StudyError(
-            f"{name} is what is varied: do not ask for its values, or to tune it, besides", argument="vary"
-        )
+        raise StudyError(f"{name} is varied: it cannot be given or tuned at the same time", argument="vary")
     if not values:
         raise StudyError(f"give the values of {name}", argument="vary")
     if isinstance(optimizer, Contestant):
-        given = dict(optimizer._given)  # what it was made from, so that all else stays as it is
+        given = dict(optimizer._given)  # its arguments, so that everything else stays the same
         space = given["space"] if isinstance(given["space"], Mapping) else dict.fromkeys(given["space"] or ())
     else:
         given = {"optimizer": optimizer, "dialect": dialect}
         space = {"lr": list(lr) if lr else None} | {key: None for key in tune if key in base.defaults}
     given["space"] = {key: asked for key, asked in space.items() if key != name}
-    return [_one(base, given, name, value) for value in dict.fromkeys(map(float, values))]
+    return [_variant(base, given, name, value) for value in dict.fromkeys(map(float, values))]
 
 
-def _known(base: Contestant) -> list[str]:
-    """What can be varied; hyperparameters that are None unless they are given among it."""
-    known = [BATCH_SIZE, *base.defaults]
+def _settings(base: Contestant) -> list[str]:
+    """The settings that can be varied, also hyperparameters that are None unless they are given."""
+    names = [BATCH_SIZE, *base.defaults]
     if base.rule and not isinstance(base.rule, Chain):
-        known += [f.name for f in dataclasses.fields(base.rule) if not is_flag(f)]
-    return list(dict.fromkeys(known))
+        names += [f.name for f in dataclasses.fields(base.rule) if not is_flag(f)]
+    return list(dict.fromkeys(names))
 
 
-def _one(base: Contestant, given: Mapping[str, Any], name: str, value: float) -> Contestant:
-    # `:g` is what people write, but two values never have one name.
-    said = f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    changes: dict[str, Any] = {"name": f"{base.name}, {_words(name)} {said}"}
+def _variant(base: Contestant, given: Mapping[str, Any], name: str, value: float) -> Contestant:
+    # `:g` is how people write numbers, but two values must not share a name.
+    text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    changes: dict[str, Any] = {"name": f"{base.name}, {_label(name)} {text}"}
     if name == BATCH_SIZE:
         if not (value >= 1 and value.is_integer()):
-            raise StudyError(f"a batch size is a whole number from 1, got {said}", argument="vary")
+            raise StudyError(
+                f"a batch size must be a whole number of at least 1, got {text}", argument="vary"
+            )
         changes |= {"batch_size": int(value)}
     else:
         if not math.isfinite(value):
-            raise StudyError(f"{name} is a number, got {said}", argument="vary")
+            raise StudyError(f"{name} must be a finite number, got {text}", argument="vary")
         changes |= {"fixed": {**(given.get("fixed") or {}), name: value}}
     return Contestant(**{**given, **changes})
 
 
-def _words(name: str) -> str:
+def _label(name: str) -> str:
     return "batch size" if name == BATCH_SIZE else name

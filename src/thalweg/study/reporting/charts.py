@@ -13,7 +13,7 @@ from thalweg.palette import DASH_NAMES, DASHES
 from thalweg.plot.theme import LineStyle, Theme
 from thalweg.study.reporting.wording import number
 from thalweg.study.statistics import findings as statistics
-from thalweg.study.statistics.findings import TOLERANCE, Curve, Findings, Outcome, Summary
+from thalweg.study.statistics.findings import TOLERANCE, Curve, Findings, SettingRuns, Summary
 from thalweg.study.statistics.resampling import FloatArray
 
 # A loss so many times the lowest is cut off: what happens there matters to nobody.
@@ -311,7 +311,7 @@ def _groups(findings: Findings, numbers: dict[str, float], figure: str) -> tuple
     """A line for each rule: its contestants' figure by their number."""
     points: dict[str, list[tuple[float, ...]]] = {}
     for summary in order(findings):
-        seen = summary.best.figures(figure) if summary.best else np.empty(0)
+        seen = summary.best.values(figure) if summary.best else np.empty(0)
         if np.isfinite(seen).any() and summary.name in numbers:
             rule = str(summary.facts.get("rule", findings.task["name"]))
             point = (numbers[summary.name], np.nanmedian(seen), np.nanmin(seen), np.nanmax(seen))
@@ -338,7 +338,7 @@ def _chosen(summary: Summary) -> tuple[float, float] | None:
     return None
 
 
-def _middle(setting: Outcome) -> float:
+def _middle(setting: SettingRuns) -> float:
     return float(np.median(setting.losses("val_loss")))
 
 

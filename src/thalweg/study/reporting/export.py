@@ -1,4 +1,4 @@
-"""A study's trials as one table in a file that other tools read."""
+"""A study's trials as one table, in a file for other tools."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from thalweg.study.errors import StudyError
 if TYPE_CHECKING:
     import polars
 
-# What says which trial a row is of, besides the hyperparameters.
+# Columns that identify a trial, besides its hyperparameters.
 _TRIAL = ("contestant", "stage", "seed", "until", "id", "batch_size")
 
 
 def write(study: Comparison, path: str | Path, evaluations: bool = False) -> None:
-    """Writes all trials that are through, one row each.
+    """Writes all trials that have ended, one row each.
 
     Args:
-        study: whose they are, complete or not.
+        study: complete or not.
         path: ends in .parquet or .csv.
         evaluations: one row for each evaluation instead, beside its trial's "contestant", "stage", "seed",
-            "until", "id", "batch_size" and hyperparameters. A trial that counts twice, as a default that
-            won, is there twice.
+            "until", "id", "batch_size" and hyperparameters. A trial with two entries, a default
+            that won, is there twice.
 
     Raises:
         StudyError: another ending, or the file cannot be written.
     """
     path = Path(path)
     writers: dict[str, Callable[[polars.DataFrame, BinaryIO], object]] = {
-        ".parquet": lambda found, file: found.write_parquet(file),
-        ".csv": lambda found, file: found.write_csv(file),
+        ".parquet": lambda rows, file: rows.write_parquet(file),
+        ".csv": lambda rows, file: rows.write_csv(file),
     }
     if path.suffix.lower() not in writers:
         raise StudyError(f"{path}: its ending tells its kind, and is {' or '.join(writers)}", argument="out")
-    found = table(study, evaluations)
+    rows = table(study, evaluations)
     try:
         with replaced(path) as file:
-            writers[path.suffix.lower()](found, file)
+            writers[path.suffix.lower()](rows, file)
     except OSError as error:
         why, _, _ = str(error.strerror or error).partition(" (os error")
         raise StudyError(f"{path} cannot be written: {why}") from None
 
 
 def table(study: Comparison, evaluations: bool = False) -> polars.DataFrame:
-    """What `write` writes."""
+    """The table that `write` writes."""
     import polars
 
     rows = [_flat(row) for row in study.rows()]
     if not rows:
         return study.evaluations().clear()
-    # All rows decide on a column's type: the first may have nothing there.
+    # A column's type depends on all rows: the first may have no value.
     trials = polars.DataFrame(rows, infer_schema_length=None).cast({"until": polars.Float64})
     which = [*_TRIAL, *(name for name in trials.columns if name.startswith("hyperparameter."))]
     if evaluations:
@@ -62,9 +62,9 @@ def table(study: Comparison, evaluations: bool = False) -> polars.DataFrame:
 
 
 def _flat(row: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """What is nested within a row becomes columns "outer.inner"."""
-    found: dict[str, Any] = {}
+    """Nested values of a row become columns named "outer.inner"."""
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         inner = dict(enumerate(value)) if isinstance(value, list | tuple) else value
-        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": value}
+    return flat

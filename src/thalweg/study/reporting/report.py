@@ -1,4 +1,4 @@
-"""Studies as one HTML page that needs nothing else, as pictures, and as a summary in Markdown."""
+"""Reports: one self-contained HTML page, pictures, and a summary in Markdown."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from thalweg.study.reporting.charts import Chart
 from thalweg.study.reporting.tables import ResultsTable
 from thalweg.study.statistics.findings import Findings
 
-# So many optimizers are shown at first; more are a click away.
+# How many optimizers the charts show at first; the legend shows the others.
 SHOWN = 12
 
 
-class Written(NamedTuple):
+class ReportFiles(NamedTuple):
     """The files of a report."""
 
     page: Path
@@ -37,7 +37,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """All that is said of one study."""
+    """The report on one study."""
 
     label: str
     findings: Findings
@@ -46,7 +46,7 @@ class Section:
 
     @property
     def title(self) -> str:
-        """What was compared on what."""
+        """What was compared, and on which task."""
         count = len(self.findings.summaries)
         if varied := self.findings.study.facts.get("varied"):
             return f"{self.label}: {count} values of {str(varied['name']).replace('_', ' ')}"
@@ -54,37 +54,37 @@ class Section:
 
     @property
     def answer(self) -> str:
-        """In a sentence."""
+        """The answer in a sentence."""
         return wording.answer(self.findings)
 
     @property
     def notes(self) -> list[str]:
-        """What to know before believing it."""
+        """What to know about the answer."""
         return wording.notes(self.findings)
 
     @property
     def advice(self) -> tuple[advice.Sentence, ...]:
-        """What follows from it."""
+        """The advice that follows."""
         return advice.advise(self.findings).sentences
 
     @property
     def names(self) -> list[str]:
-        """Contestants as the legend has them."""
+        """The contestants in the order of the legend."""
         return [summary.name for summary in charts.order(self.findings)]
 
     @property
     def settings(self) -> dict[str, str]:
-        """How it was run."""
+        """How the study was run."""
         return _settings(self.findings)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that is said; several studies have an overview too.
+    """The report on one study, or on several with an overview.
 
     Attributes:
-        overview: every contestant beside itself in the other studies; None for one study.
-        charts: over all studies.
+        overview: every contestant in all studies; None for one study.
+        charts: of all studies together.
         remarks: what the overview lacks, and why.
     """
 
@@ -96,41 +96,41 @@ class Report:
 
     @property
     def names(self) -> list[str]:
-        """Contestants in the charts over all studies."""
+        """The contestants in the charts of all studies together."""
         return list(dict.fromkeys(line.name for chart in self.charts for line in chart.series))
 
     @property
     def answer(self) -> str:
-        """Of several studies, in a sentence."""
+        """The answer of several studies, in a sentence."""
         best = [{s.name for s in section.findings.tied} for section in self.sections]
         names = list(self.styles)
-        counts = {name: sum(name in several for several in best) for name in names}
+        counts = {name: sum(name in tied for tied in best) for name in names}
         most = max(counts.values())
         if not most:
-            return "No run went through in any study."
+            return "Every run failed, in every study."
         often = ", ".join(name for name in names if counts[name] == most)
         all_ = "all" if most == len(best) else f"{most} of"
         return (
-            f"Best, or not to be told from the best, in {all_} {len(best)} studies: {often}. "
+            f"Best, or indistinguishable from the best, in {all_} {len(best)} studies: {often}. "
             "Each study's own answer, with its uncertainty, is below."
         )
 
     @property
     def title(self) -> str:
-        """Of the page."""
+        """The title of the page."""
         if len(self.sections) == 1:
             return f"{self.sections[0].title} compared"
         return f"Optimizers compared on {', '.join(section.label for section in self.sections)}"
 
 
-def write(folder: Path, *findings: Findings) -> Written:
+def write(folder: Path, *findings: Findings) -> ReportFiles:
     """Writes a report on one study, or on several, into a folder.
 
     Raises:
         StudyError: a file cannot be written.
     """
     report = _report(findings)
-    written = Written(*(folder / n for n in ("report.html", "curves.png", "curves.svg", "summary.md")))
+    written = ReportFiles(*(folder / n for n in ("report.html", "curves.png", "curves.svg", "summary.md")))
     picture = lru_cache(partial(_picture, report))
     steps: tuple[Callable[[BinaryIO], object], ...] = (
         lambda file: file.write(_html(report).encode()),
@@ -149,16 +149,16 @@ def write(folder: Path, *findings: Findings) -> Written:
 
 
 def html(*findings: Findings) -> str:
-    """The report as one page that fetches nothing."""
+    """The report as one page that loads nothing else."""
     return _html(_report(findings))
 
 
 def markdown(*findings: Findings) -> str:
-    """The report without its pictures, to be pasted anywhere."""
+    """The report as text, without its pictures."""
     return _markdown(_report(findings))
 
 
-# -- what is said ---------------------------------------------------------------------------------
+# -- content -------------------------------------------------------------------------------------
 
 
 def brief(findings: Findings) -> str:
@@ -187,20 +187,20 @@ def _report(findings: Sequence[Findings]) -> Report:
         Section(label, one, tables.of(one), tuple(charts.of(one)))
         for label, one in zip(labels, findings, strict=True)
     )
-    styles, over, remarks = charts.line_styles(LIGHT, *findings), [], []
+    styles, together, remarks = charts.line_styles(LIGHT, *findings), [], []
     if len(findings) > 1:
-        over += _beside(findings, labels)
+        together += _beside(findings, labels)
         tasks = {one.task["name"] for one in findings}
         if len(tasks) == len(findings):
             try:
-                over += charts.profiles(findings)
+                together += charts.profiles(findings)
             except StudyError as error:
                 remarks.append(f"There is no performance profile: {error}.")
     return Report(
         sections,
         styles,
         tables.overview(findings, labels) if len(findings) > 1 else None,
-        tuple(over),
+        tuple(together),
         tuple(remarks),
     )
 
@@ -237,14 +237,14 @@ def _settings(findings: Findings) -> dict[str, str]:
     facts, task = findings.study.facts, findings.task
     environments = [run.header["environment"] for s in findings.summaries for run in s.runs]
     versions = {
-        name: ", ".join(sorted({str(found.get(name, "unknown")) for found in environments}))
-        for name in dict.fromkeys(name for found in environments for name in found)
-        if name != "host"  # a report is passed on: whose machine it was is nobody's business
+        name: ", ".join(sorted({str(environment.get(name, "unknown")) for environment in environments}))
+        for name in dict.fromkeys(name for environment in environments for name in environment)
+        if name != "host"  # reports are passed on, and the machine's name is private
     }
     stopping = ", losing settings stopped early" if facts["halving"] else ""
     search = (
         f"{facts['settings']} settings each by {facts['proposer']}{stopping}, "
-        f"from seeds {_several(facts['search_seeds'])}"
+        f"from seeds {_listed(facts['search_seeds'])}"
     )
     return {
         "task": f"{task['name']} (version {task['version']})",
@@ -253,7 +253,7 @@ def _settings(findings: Findings) -> dict[str, str]:
         "length of a run": ", ".join(counted(n, unit) for unit, n in facts["length"].items()),
         "batch size": f"{facts['batch_size']}",
         **({"search": search} if facts["settings"] > 1 else {}),
-        "final seeds": _several(facts["seeds"]),
+        "final seeds": _listed(facts["seeds"]),
         "training runs": f"{findings.study.done} of {findings.study.total}",
         **versions,
         **{s.name: _space(s.facts) for s in findings.summaries},
@@ -280,7 +280,7 @@ def _range(one: Mapping[str, Any]) -> str:
     return f"from {one['low']:g} to {one['high']:g}"
 
 
-def _several(values: Sequence[int]) -> str:
+def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
@@ -301,7 +301,7 @@ def _html(report: Report) -> str:
         """Notes a chart for the page's script; its name there, and what is seen without it."""
         key = f"chart-{len(drawn)}"
         drawn[key] = interactive.plotly(chart, report.styles, variables)
-        # Our own drawing: what it says in words, matplotlib has escaped.
+        # Drawn by matplotlib, which has escaped its text.
         return key, chart, Markup(figures.svg(chart, report.styles, variables))
 
     environment = jinja2.Environment(

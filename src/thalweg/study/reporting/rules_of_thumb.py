@@ -12,7 +12,7 @@ class RuleOfThumb(NamedTuple):
     source: str
 
 
-# What a user may say of the problem, and how it is said in full.
+# Features of a problem that a user may name, and what each means.
 FEATURES = {
     "sparse": "inputs of which most entries are zero, such as bags of words or one-hot categories",
     "rnn": "a recurrent network",

@@ -1,4 +1,4 @@
-"""Tables of what studies found: a row for each contestant, each cell with its uncertainty."""
+"""Tables of findings: a row for each contestant, each cell with its uncertainty."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,15 +7,15 @@ from functools import partial
 from typing import NamedTuple
 
 from thalweg.study.reporting import wording
-from thalweg.study.statistics.findings import Findings, Outcome, Summary
+from thalweg.study.statistics.findings import Findings, SettingRuns, Summary
 from thalweg.study.statistics.resampling import Interval
 
-# Verdicts as they stand in tables: a sign for each, for colours alone are not seen by all.
+# Verdicts in tables: each with a sign, for not everybody sees colours.
 MARKS = {"best": "● best", "tie": "◐ tie", "better": "◐ tie", "worse": "○ behind", "failed": "✕ failed"}
 
 
 class Cell(NamedTuple):
-    """A cell of a table: what it says, what stands below it, and what is told on asking."""
+    """A cell of a table: its text, a line below it, and a tooltip."""
 
     text: str
     below: str = ""
@@ -46,10 +46,10 @@ def of(findings: Findings) -> ResultsTable:
     columns: dict[str, Callable[[Summary], Cell]] = {
         "default lr": lambda s: Cell(f"{s.facts['defaults']['lr']:g}"),
         "tuned lr" if any(s.tuned for s in findings.summaries) else "lr": _chosen,
-        "validation loss": lambda s: _figure(s.best, "val_loss"),
-        **{f"test {m}": _measured(f"test_{m}") for m in findings.measures},
+        "validation loss": lambda s: _median(s.best, "val_loss"),
+        **{f"test {m}": _of_best(f"test_{m}") for m in findings.measures},
         **({"beats the best": partial(_chance, findings)} if findings.seeds > 1 else {}),
-        "test loss untuned": lambda s: _figure(s.default, "test_loss"),
+        "test loss untuned": lambda s: _median(s.default, "test_loss"),
         "ms per step": _time,
         "state memory": _memory,
         "steps to target": partial(_to_target, findings),
@@ -73,15 +73,15 @@ def of(findings: Findings) -> ResultsTable:
 def overview(findings: Sequence[Findings], labels: Sequence[str]) -> ResultsTable:
     """A row for each contestant, a column for each study."""
     by_name = [{s.name: s for s in one.summaries} for one in findings]
-    names = list(dict.fromkeys(name for several in by_name for name in several))
-    columns = [f"{label}: {_said(one.figure)}" for label, one in zip(labels, findings, strict=True)]
+    names = list(dict.fromkeys(name for summaries in by_name for name in summaries))
+    columns = [f"{label}: {_label(one.ranked_by)}" for label, one in zip(labels, findings, strict=True)]
 
     def row(name: str) -> ResultsRow:
         cells = []
-        for one, several in zip(findings, by_name, strict=True):
-            found = several.get(name)
-            cell = _figure(found.best, one.figure) if found else Cell("–")
-            mark = MARKS[one.verdicts[name]] if found else ""
+        for one, summaries in zip(findings, by_name, strict=True):
+            summary = summaries.get(name)
+            cell = _median(summary.best, one.ranked_by) if summary else Cell("–")
+            mark = MARKS[one.verdicts[name]] if summary else ""
             cells.append(cell._replace(text=f"{cell.text} {mark}".strip()))
         best = sum(name in {s.name for s in one.tied} for one in findings)
         return ResultsRow(
@@ -89,31 +89,31 @@ def overview(findings: Sequence[Findings], labels: Sequence[str]) -> ResultsTabl
         )
 
     def rank(name: str) -> tuple[int, int]:
-        places = [list(several).index(name) if name in several else len(names) for several in by_name]
-        return -sum(name in {s.name for s in one.tied} for one in findings), sum(places)
+        ranks = [list(summaries).index(name) if name in summaries else len(names) for summaries in by_name]
+        return -sum(name in {s.name for s in one.tied} for one in findings), sum(ranks)
 
     return ResultsTable(tuple(columns), tuple(map(row, sorted(names, key=rank))))
 
 
-def _measured(figure: str) -> Callable[[Summary], Cell]:
-    return lambda summary: _figure(summary.best, figure)
+def _of_best(measure: str) -> Callable[[Summary], Cell]:
+    return lambda summary: _median(summary.best, measure)
 
 
-def _figure(setting: Outcome | None, figure: str) -> Cell:
-    """A median and its interval; on asking, each seed's value."""
-    found = setting.median(figure) if setting else None
-    seeds = [wording.number(v) for v in setting.figures(figure)] if setting and found else []
+def _median(setting: SettingRuns | None, measure: str) -> Cell:
+    """A median and its interval; in the tooltip, each seed's value."""
+    median = setting.median(measure) if setting else None
+    seeds = [wording.number(v) for v in setting.values(measure)] if setting and median else []
     more = f"each seed: {', '.join(seeds)}" if seeds else ""
-    return _estimate(found, more)
+    return _estimate(median, more)
 
 
-def _estimate(found: Interval | None, more: str = "") -> Cell:
-    text, _, below = wording.interval(found).partition(" (")
+def _estimate(interval: Interval | None, more: str = "") -> Cell:
+    text, _, below = wording.interval(interval).partition(" (")
     return Cell(text, below.removesuffix(")"), more)
 
 
 def _chance(findings: Findings, summary: Summary) -> Cell:
-    """How probable it is that one is better than the leader from the same seed."""
+    """The probability that it is better than the leader with the same seed."""
     if summary is findings.leader or findings.leader is None or summary.best is None:
         return Cell("–")
     return _estimate(findings.beats(summary, findings.leader), "share of the seeds, and 95 % interval")
@@ -132,16 +132,16 @@ def _chosen(summary: Summary) -> Cell:
 
 
 def _time(summary: Summary) -> Cell:
-    found = summary.best.seconds_per_step if summary.best else None
-    if found is None:
+    seconds = summary.best.seconds_per_step if summary.best else None
+    if seconds is None:
         return Cell("–")
-    ms = Interval(1000 * found.estimate, 1000 * found.low, 1000 * found.high, found.level)
+    ms = Interval(1000 * seconds.estimate, 1000 * seconds.low, 1000 * seconds.high, seconds.level)
     return Cell(wording.number(ms.estimate), more=wording.interval(ms))
 
 
 def _memory(summary: Summary) -> Cell:
-    found = summary.best.median("state_bytes") if summary.best else None
-    return Cell(wording.bytes_(found.estimate) if found else "–")
+    state = summary.best.median("state_bytes") if summary.best else None
+    return Cell(wording.bytes_(state.estimate) if state else "–")
 
 
 def _to_target(findings: Findings, summary: Summary) -> Cell:
@@ -154,10 +154,10 @@ def _to_target(findings: Findings, summary: Summary) -> Cell:
 def _failures(summary: Summary) -> Cell:
     runs = len(summary.runs)
     share = f"{summary.failed / runs:.0%}" if runs else "–"
-    counts = {said: summary.count(status) for status, said in wording.FAILED.items()}
-    each = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
+    counts = {happened: summary.count(status) for status, happened in wording.FAILED.items()}
+    each = ", ".join(f"{count} {happened}" for happened, count in counts.items() if count)
     return Cell(share, f"of {runs}" if runs and summary.failed else "", each)
 
 
-def _said(figure: str) -> str:
-    return figure.replace("val_", "validation ").replace("_", " ")
+def _label(measure: str) -> str:
+    return measure.replace("val_", "validation ").replace("_", " ")

@@ -1,1 +1,1 @@
-"""One trial after another: what runs them, where they are kept, what tells them apart."""
+"""Running: one trial, what runs trials, and where their records are stored."""

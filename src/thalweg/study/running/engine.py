@@ -1,9 +1,8 @@
-"""Trials run: in this process, in several on this machine, or on a Dask or Ray cluster.
+"""Engines: trials run in this process, in several on this machine, or on a Dask or Ray cluster.
 
 Local processes write into the study's folder themselves, line by line. Workers of a cluster need not see
-the folder: they send a trial's records back when it is through, and the process that holds the study writes
-them. Either way whoever runs a trial holds the lock on its file, so that two studies in one folder share
-the work.
+the folder: they send a trial's records back when it ends, and the process of the study writes them. Either
+way the file of a running trial is locked, so that two studies in one folder share the work.
 """
 
 import copy
@@ -32,8 +31,8 @@ from thalweg.study.running.store import Store, write_all
 
 ENGINES = ("local", "dask", "ray")
 
-# Seconds between looks at trials that another process is running, and to wait for a cluster to answer.
-PATIENCE, ANSWER = 0.5, 15
+# Seconds between checks on trials that another process runs, and until a cluster must have answered.
+POLL_INTERVAL, CLUSTER_TIMEOUT = 0.5, 15
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Engine:
             None: one for every core that this process may use. A cluster runs as many as it has cores.
 
     Raises:
-        StudyError: an unknown name, a count below one, an address where there is none or the other way.
+        StudyError: an unknown name, a count below one, or an address missing or not needed.
     """
 
     name: str = "local"
@@ -71,14 +70,14 @@ class Engine:
             )
 
     def rehearse(self, trials: Sequence[Trial]) -> None:
-        """Takes a first step of each trial, and keeps nothing.
+        """Takes the first step of each trial, and keeps nothing.
 
         Raises:
             StudyError: what is wrong with one of them.
         """
         try:
-            with self._workers(len(trials)) as each:
-                for _ in each(_rehearse, trials):
+            with self._workers(len(trials)) as run_all:
+                for _ in run_all(_rehearse, trials):
                     pass
         except TerminatedWorkerError as error:
             raise StudyError(
@@ -86,136 +85,138 @@ class Engine:
             ) from None
 
     def run(self, trials: Sequence[Trial], store: Store) -> Iterator[Run]:
-        """Runs trials and yields each outcome as it arrives; those of another process too.
+        """Runs trials, and yields each run as it ends; also those that another process runs.
 
         Args:
             trials: what to run, all of one task.
-            store: where outcomes are kept.
+            store: where their records are.
 
         Raises:
-            StudyError: data or a file that failed, a cluster that cannot be reached.
-            KeyboardInterrupt: after stopping the workers. What is unfinished is run anew next time.
+            StudyError: data or a file failed, or a cluster cannot be reached.
+            KeyboardInterrupt: after stopping the workers. Unfinished trials are run again next time.
         """
         left = {trial.id: trial for trial in trials}
-        way = self._local if self.name == "local" else self._remote
+        run_once = self._local if self.name == "local" else self._remote
         while left:
             before = len(left)
-            for key, run in way(list(left.values()), store):
+            for key, run in run_once(list(left.values()), store):
                 if run is not None:
                     del left[key]
                     yield run
-            if len(left) == before:  # another process has all that is left
-                time.sleep(PATIENCE)
+            if len(left) == before:  # another process runs all that are left
+                time.sleep(POLL_INTERVAL)
 
     def close(self) -> None:
-        """Ends the local processes, which else wait for more; at once, for they have nothing to tidy up."""
+        """Ends the local processes, which would wait for more work."""
         if self.name == "local":
             get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
     def _local(self, trials: list[Trial], store: Store) -> Iterator[tuple[str, Run | None]]:
-        """One pass in this process or its children, which write the records themselves."""
-        store = Store(store.folder.absolute())  # a child may be older than our way to its folder
-        open_ = {trial.id: trial for trial in trials}
+        """Runs trials in this process or its children, which write the records themselves."""
+        store = Store(store.folder.absolute())  # a child may have another working directory
+        unfinished = {trial.id: trial for trial in trials}
         try:
-            with self._workers(len(trials)) as each:
-                for key, run in each(_record, trials, store):
-                    del open_[key]
+            with self._workers(len(trials)) as run_all:
+                for key, run in run_all(_record, trials, store):
+                    del unfinished[key]
                     yield key, run
             return
         except TerminatedWorkerError as error:
-            suspects = [trial for trial in open_.values() if store.begun(trial)]
+            suspects = [trial for trial in unfinished.values() if store.begun(trial)]
             if not suspects:
                 raise StudyError(
                     f"a worker process died before it began a trial: {_cause(error)[1]}; "
                     "the same command goes on from here, and needs less memory with fewer ",
                     Argument("jobs"),
                 ) from None
-        # One of these brought its process down, and the others with it. Each runs once more, alone.
+        # One of these killed its process, and the others ended with it. Each runs once more, alone.
         for trial in suspects:
             try:
                 yield _in_a_process(trial, store)
             except TerminatedWorkerError as error:
                 status, reason = _cause(error)
-                yield trial.id, store.record(trial, _Lost(status, reason))
+                yield trial.id, store.record(trial, _Died(status, reason))
 
     def _remote(self, trials: list[Trial], store: Store) -> Iterator[tuple[str, Run | None]]:
-        """One pass on a cluster, whose workers send the records."""
-        held: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
-        others: list[str] = []
+        """Runs trials on a cluster, whose workers send the records."""
+        locks: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
+        elsewhere: list[str] = []  # another process runs these, or has
 
-        def claims() -> Iterator[Trial]:
+        def claimed() -> Iterator[Trial]:
             for trial in trials:
-                claim = store.claimed(trial)
-                file = claim.__enter__()
-                held[trial.id] = claim, file
+                lock = store.locked(trial)
+                file = lock.__enter__()
+                locks[trial.id] = lock, file
                 if file is None or _settled(store, trial.id):
                     release(trial.id)
-                    others.append(trial.id)
+                    elsewhere.append(trial.id)
                 else:
                     yield trial
 
         def release(key: str) -> None:
-            claim, _ = held.pop(key)
-            claim.__exit__(None, None, None)
+            lock, _ = locks.pop(key)
+            lock.__exit__(None, None, None)
 
         try:
-            with self._workers(len(trials)) as each:
-                for key, records in each(_collect, claims()):
-                    write_all(held[key][1], records)
+            with self._workers(len(trials)) as run_all:
+                for key, records in run_all(_collect, claimed()):
+                    write_all(locks[key][1], records)
                     release(key)
                     if (run := store.read(key)) is None:
-                        raise StudyError(f"a worker's records are not as they should be: {store.faults[key]}")
+                        raise StudyError(f"a worker sent damaged records: {store.faults[key]}")
                     yield key, run
         except StudyError:
             raise
-        except Exception as error:  # a trial's own failures are records: this is the cluster's
+        except Exception as error:  # not a trial's failure, which would be recorded, but the cluster's
             raise StudyError(
-                f"the cluster failed: {type(error).__name__}: {error}. What is finished is kept; "
+                f"the cluster failed: {type(error).__name__}: {error}. Finished trials are kept; "
                 "the same command goes on from here"
             ) from error
         finally:
-            for key in list(held):
+            for key in list(locks):
                 release(key)
-        for key in others:
+        for key in elsewhere:
             yield key, store.read(key) if _settled(store, key) else None
 
     @contextmanager
-    def _workers(self, most: int) -> Iterator[Callable[..., Iterator[Any]]]:
-        """A function that calls another with each trial, wherever the engine says, and yields what comes."""
+    def _workers(self, count: int) -> Iterator[Callable[..., Iterator[Any]]]:
+        """A function that calls another with each trial, where the engine runs, and yields the results."""
         jobs = self.jobs or joblib.cpu_count()
         if self.name == "local" and jobs == 1:
             yield lambda function, trials, *further: (function(trial, *further) for trial in trials)
             return
         with self._backend() as options:
 
-            def each(function: Callable[..., Any], trials: Iterable[Trial], *further: Any) -> Iterator[Any]:
+            def run_all(
+                function: Callable[..., Any], trials: Iterable[Trial], *further: Any
+            ) -> Iterator[Any]:
                 if self.name == "local":
-                    assert isinstance(trials, Collection), "all of them are known"
-                    # The task goes to every process once, not with each trial: it may hold the data.
+                    assert isinstance(trials, Collection), "local trials are a list"
+                    # The task is sent to every process once, not with each trial: it may hold the data.
                     task = cloudpickle.dumps(next(iter(trials)).task)
-                    # Two at least, even for one trial: joblib would run it here, and it may bring us down.
-                    n_jobs = max(2, min(jobs, most))
-                    options.update(n_jobs=n_jobs, initializer=_settle, initargs=(os.getpid(), task))
+                    # At least two: joblib would run a single job in this process, which a trial may kill.
+                    n_jobs = max(2, min(jobs, count))
+                    options.update(n_jobs=n_jobs, initializer=_start_worker, initargs=(os.getpid(), task))
                 calls = (
                     joblib.delayed(_unpacked)(function, _packed(trial, self.name != "local"), *further)
                     for trial in trials
                 )
                 if self.name == "ray":
-                    # Its back end answers when all is done: by the handful, so that little is lost.
+                    # Its back end returns all results at once, so it gets a few calls at a time.
                     while several := list(islice(calls, 2 * joblib.effective_n_jobs(-1))):
                         yield from joblib.Parallel(n_jobs=-1, batch_size=1)(several)
                 else:
                     parallel = joblib.Parallel(batch_size=1, return_as="generator_unordered", **options)
                     yield from parallel(calls)
 
-            yield each
+            yield run_all
 
     @contextmanager
     def _backend(self) -> Iterator[dict[str, Any]]:
-        """Joblib's back end of that name, and how to call it."""
+        """Joblib's back end of that name, and the options of `joblib.Parallel`."""
         options: dict[str, Any] = {}
         if self.name == "local":
-            _track()
+            _start_resource_tracker()
             with joblib.parallel_config("loky", inner_max_num_threads=1):
                 yield options
         elif self.name == "dask":
@@ -227,28 +228,28 @@ class Engine:
                 yield options
 
 
-def _track() -> None:
-    """Starts the process in which joblib keeps count of what it shares, where there is none yet.
+def _start_resource_tracker() -> None:
+    """Starts joblib's resource tracker, where it is not running, so that it ignores SIGHUP.
 
-    A terminal that is closed ends all its processes; this one has to outlive ours, to tidy up after it.
+    Closing a terminal ends all its processes; this one must outlive ours, to clean up after it.
     """
-    number = getattr(signal, "SIGHUP", None)
-    if number is None or threading.current_thread() is not threading.main_thread():
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or threading.current_thread() is not threading.main_thread():
         return
-    before = signal.signal(number, signal.SIG_IGN)
+    before = signal.signal(hang_up, signal.SIG_IGN)
     try:
         ensure_running()
     finally:
-        signal.signal(number, before)
+        signal.signal(hang_up, before)
 
 
 def _in_a_process(trial: Trial, store: Store) -> tuple[str, Run | None]:
     """Runs one trial in a child of its own."""
-    start = (os.getpid(), cloudpickle.dumps(trial.task))
-    child = get_reusable_executor(max_workers=1, initializer=_settle, initargs=start)
+    arguments = (os.getpid(), cloudpickle.dumps(trial.task))
+    child = get_reusable_executor(max_workers=1, initializer=_start_worker, initargs=arguments)
     try:
         return child.submit(_unpacked, _record, _packed(trial, False), store).result()  # type: ignore[no-any-return]
-    finally:  # joblib, too, would take it for one of its own
+    finally:  # joblib would use it for its own trials
         child.shutdown(kill_workers=True)
 
 
@@ -259,7 +260,7 @@ def _dask(address: str | None) -> AbstractContextManager[Any]:
     except ImportError:
         raise StudyError("the engine dask is not installed: pip install distributed") from None
     try:
-        client: AbstractContextManager[Any] = Client(address, timeout=ANSWER, set_as_default=False)
+        client: AbstractContextManager[Any] = Client(address, timeout=CLUSTER_TIMEOUT, set_as_default=False)
         return client
     except (OSError, ValueError) as error:
         raise StudyError(f"no Dask scheduler answers at {address}: {error}") from None
@@ -282,13 +283,13 @@ def _ray(address: str | None) -> None:
 
 # -- in the process that runs a trial ----------------------------------------------------------------------
 
-_task: Any = None  # a local worker's, from its parent
+_task: Any = None  # of a local worker, from its parent
 
 
-def _packed(trial: Trial, whole: bool) -> bytes:
-    """A trial as bytes: Dask would keep a larger object on one worker alone, and lose it with that worker."""
-    if not whole:
-        trial = copy.copy(trial)  # with its hash, which would take longer than sending it
+def _packed(trial: Trial, with_task: bool) -> bytes:
+    """A trial as bytes: Dask would keep a larger object on one worker, and lose it with that worker."""
+    if not with_task:
+        trial = copy.copy(trial)  # keeps the cached hash
         object.__setattr__(trial, "task", None)
     return bytes(cloudpickle.dumps(trial))
 
@@ -301,7 +302,7 @@ def _unpacked(function: Callable[..., Any], packed: bytes, *further: Any) -> Any
 
 
 def _rehearse(trial: Trial) -> None:
-    # Imports torch, which a process that only waits can do without.
+    # Imports torch, which a process that only waits does not need.
     from thalweg.study.running.trial import rehearse
 
     rehearse(trial)
@@ -326,10 +327,10 @@ def _settled(store: Store, key: str) -> bool:
     return run is not None and run.settled
 
 
-def _settle(parent: int, task: bytes) -> None:
-    """What a worker does first: leaves it to its parent to be stopped, and goes when the parent is gone."""
+def _start_worker(parent: int, task: bytes) -> None:
+    """Runs first in a worker: ignores signals, which its parent handles, and exits with the parent."""
     global _task
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # which a terminal, or a scheduler of jobs, sends to all
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal, or a job scheduler, sends them to all
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
 
@@ -346,8 +347,8 @@ def _settle(parent: int, task: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class _Lost:
-    """Records of a trial that took its process with it."""
+class _Died:
+    """Writes the records of a trial whose process died."""
 
     status: str
     reason: str
@@ -360,7 +361,7 @@ class _Lost:
 
 
 def _cause(error: TerminatedWorkerError) -> tuple[str, str]:
-    """Status and reason of a death: who is killed from outside has mostly asked for too much memory."""
+    """Status and reason of a death: a process that is killed has usually used too much memory."""
     if "SIGKILL" in str(error):
-        return "memory", "the process was killed, perhaps for want of memory"
-    return "crashed", "the process died of a fault in compiled code"
+        return "memory", "the process was killed, perhaps because memory ran out"
+    return "crashed", "the process died of an error in compiled code"

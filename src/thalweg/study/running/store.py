@@ -1,8 +1,8 @@
-"""Where trials are kept: a folder with one file of JSON lines a trial.
+"""Storage: a folder with one file of JSON lines for each trial.
 
-A line is written whole and at once, or taken back; a file without its closing line is a trial that was cut
-off, and is run anew. Trials are found by the hash of their specification, so nothing is ever mixed. The
-closing line has a checksum: a file that is not as a run leaves it is passed over, and named.
+A line is written whole, or removed again; a file without its closing line belongs to a trial that was
+interrupted, and is run again. A file is named by the hash of its trial's specification, so nothing is ever
+mixed. The closing line has a checksum: a file that was altered is skipped, and named.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from thalweg.errors import Argument
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint.hashing import other
+from thalweg.study.fingerprint.hashing import differences
 from thalweg.study.planning.plan import Plan
 from thalweg.study.planning.specification import PROTOCOL, Trial
 from thalweg.study.records import AlteredError, Record, Run, checksum, parse, parse_header
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # Windows: there, two studies in one folder at the same time are not kept apart
+except ImportError:  # Windows: two studies in one folder at the same time may run the same trial there
     fcntl = None  # type: ignore[assignment]
 
 _EVALUATION = b'{"record": "evaluation"'
 
-# No trial's file has so many bytes: what has is not read into memory.
+# A trial's file is never larger than this, in bytes; a larger file is not read.
 _LARGEST = 2**31
 
 
@@ -44,14 +44,14 @@ class Store:
     """A study's folder.
 
     Attributes:
-        faults: what is wrong with each file that was passed over, in a sentence, by its trial's id.
+        faults: what is wrong with each file that was skipped, in a sentence, by its trial's id.
     """
 
     folder: Path
     faults: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def open(self) -> None:
-        """Makes the folder and sees that it can be written.
+        """Makes the folder, and checks that it can be written.
 
         Raises:
             StudyError: it cannot.
@@ -69,55 +69,55 @@ class Store:
     # -- one trial -----------------------------------------------------------------------------------
 
     def read(self, trial: Trial | str) -> Run | None:
-        """What a trial, or the trial of an id, left behind; None where it never came to its end.
+        """The run of a trial, or of the trial with an id; None where it did not end.
 
-        None, too, where its file is altered: then `faults` says how.
+        Also None where its file was altered: then `faults` says how.
         """
         key = trial if isinstance(trial, str) else trial.id
-        found = None
+        run = None
         self.faults.pop(key, None)
-        with self._checked(key):
-            found = parse(_read(self._path(key)), key)
-        return found  # noqa: RET504  (not where an error was noted)
+        with self._noting_faults(key):
+            run = parse(_read(self._path(key)), key)
+        return run  # noqa: RET504  (None after an error)
 
     def begun(self, trial: Trial) -> bool:
-        """Whether a trial was begun and cut off: it has records but no end, and nobody is running it."""
-        with self._checked(trial.id):
+        """Whether a trial was interrupted: it has records but no end, and no process is running it."""
+        with self._noting_faults(trial.id):
             content = _read(self._path(trial.id))
             if not content or parse(content, trial.id):
                 return False
-        with self.claimed(trial) as file:
+        with self.locked(trial) as file:
             return file is not None
 
     def record(self, trial: Trial, run: Callable[[Trial, Callable[[Record], None]], None]) -> Run | None:
-        """The trial's outcome: as it is stored, else by `run(trial, write)`, which is stored line by line.
+        """A trial's run: the stored one, or that of `run(trial, write)`, whose lines are stored as they come.
 
-        None where another process is just running it.
+        None where another process is running it.
 
         Raises:
             StudyError: the file cannot be written.
         """
-        with self.claimed(trial) as file:
+        with self.locked(trial) as file:
             if file is None:
                 return None
-            with self._checked(trial.id):
+            with self._noting_faults(trial.id):
                 stored = parse(file.read(), trial.id)
                 if stored and stored.settled:
                     return stored
-            self.faults.pop(trial.id, None)  # what is written now takes its place
+            self.faults.pop(trial.id, None)  # the file is rewritten
             file.seek(0)
             file.truncate()
             run(trial, lambda record: _write(file, [record]))
             file.seek(0)
-            fresh = parse(file.read(), trial.id)
-            assert fresh is not None, "a run ends with its closing record"
-            return fresh
+            finished = parse(file.read(), trial.id)
+            assert finished is not None, "a run ends with its closing record"
+            return finished
 
     @contextmanager
-    def claimed(self, trial: Trial) -> Iterator[IO[bytes] | None]:
-        """The trial's file, ours alone until left; None where another process has it.
+    def locked(self, trial: Trial) -> Iterator[IO[bytes] | None]:
+        """Within: the trial's file, locked; None where another process has locked it.
 
-        The lock goes with its holder's death.
+        The lock ends with the process that holds it.
 
         Raises:
             StudyError: it cannot be opened, or is a link.
@@ -140,17 +140,17 @@ class Store:
     # -- all of them ---------------------------------------------------------------------------------
 
     def results(self, trials: Collection[Trial]) -> dict[str, Run]:
-        """The settled runs among some trials, by id."""
+        """The settled runs of some trials, by id."""
         runs = {trial.id: self.read(trial) for trial in trials}
         return {key: run for key, run in runs.items() if run and run.settled}
 
     def headers(self) -> dict[str, Record]:
-        """Every trial's header, by id: torn and altered files are left out."""
-        found = {}
+        """Every trial's header, by id; incomplete and altered files are left out."""
+        headers = {}
         for key, content in self._contents():
             with suppress(AlteredError):
-                found[key] = parse_header(content, key)
-        return found
+                headers[key] = parse_header(content, key)
+        return headers
 
     def evaluations(self, measures: Sequence[str] = ("loss",)) -> "polars.DataFrame":
         """All evaluations of all trials as one table, quickly.
@@ -164,7 +164,7 @@ class Store:
         """
         import polars
 
-        figures = (
+        columns = (
             "epoch",
             "seconds",
             *measures,
@@ -172,11 +172,11 @@ class Store:
             "gradient_norm",
             "update_norm",
         )
-        schema = {"step": polars.Int64()} | dict.fromkeys(figures, polars.Float64())
+        schema = {"step": polars.Int64()} | dict.fromkeys(columns, polars.Float64())
         try:
             ids, lines = self._evaluations()
             table = polars.read_ndjson(lines, schema=schema) if ids else polars.DataFrame(schema=schema)
-        except polars.exceptions.PolarsError:  # then it pays to look at every line
+        except polars.exceptions.PolarsError:  # only now is every line checked
             for key, _ in self._contents():
                 self.read(key)
             ids, lines = self._evaluations()
@@ -184,53 +184,54 @@ class Store:
         return table.insert_column(0, polars.Series("id", ids, polars.String()))
 
     def _evaluations(self) -> tuple[list[str], io.BytesIO]:
-        """All lines of evaluations, and whose each is; altered files are left out, as far as known."""
+        """The lines of all evaluations, and the trial of each; files known to be altered are left out."""
         ids: list[str] = []
         lines: list[bytes] = []
         for key, content in self._contents():
             if not content.startswith(b'{"record": "trial", "id": "%s", ' % key.encode()):
-                self.read(key)  # which notes what is wrong
+                self.read(key)  # notes what is wrong
             elif key not in self.faults:
-                whole = [line for line in content.split(b"\n")[:-1] if line.startswith(_EVALUATION)]
-                ids += [key] * len(whole)
-                lines += whole
+                complete = [line for line in content.split(b"\n")[:-1] if line.startswith(_EVALUATION)]
+                ids += [key] * len(complete)
+                lines += complete
         return ids, io.BytesIO(b"\n".join(lines))
 
-    def strangers(self, plan: Plan) -> list[str]:
-        """Sentences about trials here that look like the plan's, but were run with something else."""
+    def outdated(self, plan: Plan) -> list[str]:
+        """Sentences about trials here that a plan cannot use: of another task, version or code."""
         now = {contestant.name: contestant for contestant in plan.contestants}
-        found: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
         for header in self.headers().values():
             spec = header["specification"]
             then, name = dict(spec.get("contestant") or {}), plan.task.name
-            of = then.pop("name", None)
+            contestant = then.pop("name", None)
             if spec.get("task") != name:
-                found[f"run on the task {spec.get('task')}, not on {name}"] += 1
+                reasons[f"run on the task {spec.get('task')}, not on {name}"] += 1
             elif spec.get("task_version") != plan.task.version:
                 changed = _changed(header, "task", plan.task.covers)
                 versions = f"{spec.get('task_version')}, now {plan.task.version}"
-                found[f"run with task version {versions}{changed}"] += 1
+                reasons[f"run with task version {versions}{changed}"] += 1
             elif spec.get("protocol") != PROTOCOL:
-                found[f"run by an older thalweg (protocol {spec.get('protocol')}, now {PROTOCOL})"] += 1
-            elif of in now and then != now[of].identity:
-                found[f"run with other code of {of}{_changed(header, 'contestant', now[of].covers)}"] += 1
+                reasons[f"run by an older thalweg (protocol {spec.get('protocol')}, now {PROTOCOL})"] += 1
+            elif contestant in now and then != now[contestant].identity:
+                changed = _changed(header, "contestant", now[contestant].covers)
+                reasons[f"run with other code of {contestant}{changed}"] += 1
         return [
             f"{count} {'trials here were' if count > 1 else 'trial here was'} {what}: "
             f"{'they are' if count > 1 else 'it is'} kept but not used"
-            for what, count in found.items()
+            for what, count in reasons.items()
         ]
 
     def _contents(self) -> Iterator[tuple[str, bytes]]:
         for path in sorted(self._trials.glob("*.jsonl")):
             content = b""
-            with self._checked(path.stem):
+            with self._noting_faults(path.stem):
                 content = _read(path)
             if content:
                 yield path.stem, content
 
     @contextmanager
-    def _checked(self, key: str) -> Iterator[None]:
-        """Within: what is wrong with a trial's file is noted, and left."""
+    def _noting_faults(self, key: str) -> Iterator[None]:
+        """Within: what is wrong with a trial's file is noted in `faults`, and not raised."""
         try:
             yield
         except AlteredError as error:
@@ -245,10 +246,10 @@ class Store:
 
 
 def _changed(header: Record, what: str, now: Mapping[str, str]) -> str:
-    """Which of the parts, modules and files that a version covers are no longer the same, in brackets."""
+    """Which of the parts, modules and files that a version covers have changed, in brackets."""
     then = header.get("covers", {}).get(what, {})
-    names = other(then, now)
-    files = [name for name in names if "." in name]  # these say more than the part that they belong to
+    names = differences(then, now)
+    files = [name for name in names if "." in name]  # more precise than the part that they belong to
     return f" ({', '.join(files or names)} changed)" if then and now and names else ""
 
 
@@ -257,7 +258,7 @@ def _read(path: Path) -> bytes:
     try:
         with open(path, "rb", opener=_opened) as file:
             if os.fstat(file.fileno()).st_size > _LARGEST:
-                raise AlteredError("is larger than any trial's file")
+                raise AlteredError("is too large for a trial's file")
             return file.read()
     except FileNotFoundError:
         return b""
@@ -266,11 +267,11 @@ def _read(path: Path) -> bytes:
 
 
 def _opened(path: str, flags: int) -> int:
-    """A file of the folder's own: a link would lead out of it, and a pipe would be waited for."""
+    """Opens regular files only: a link would lead out of the folder, and a pipe would block."""
     file = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise OSError(errno.EINVAL, "what is there is no file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     return file
 
 
@@ -280,28 +281,28 @@ def _why(error: OSError) -> str:
 
 
 def write_all(file: IO[bytes], records: Sequence[Record]) -> None:
-    """In place of what the file holds; see `Store.claimed`."""
+    """Replaces the content of a file; see `Store.locked`."""
     file.seek(0)
     file.truncate()
     _write(file, records)
 
 
 def _write(file: IO[bytes], records: Sequence[Record]) -> None:
-    """Straight to the operating system: whatever happens to us, a written line stays."""
+    """Appends records, unbuffered: a written line stays whatever happens to this process."""
     content = b""
     for record in records:
         if record["record"] == "end":
             file.seek(0)
             record = {**record, "checksum": checksum(file.read() + content, record)}
         content += json.dumps(record, allow_nan=False).encode() + b"\n"
-    whole = file.seek(0, os.SEEK_END)
+    length = file.seek(0, os.SEEK_END)
     try:
         rest = memoryview(content)
         while rest:
             rest = rest[file.write(rest) :]
     except OSError as error:
-        file.truncate(whole)  # half a line helps nobody
+        file.truncate(length)  # leaves no half line
         raise StudyError(
-            f"{file.name} cannot be written: {error.strerror}. What is finished is kept; "
+            f"{file.name} cannot be written: {error.strerror}. Finished trials are kept; "
             "the same command goes on from here"
         ) from None

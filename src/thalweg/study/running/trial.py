@@ -1,4 +1,4 @@
-"""One trial run: a model trained from scratch, and what was seen on the way."""
+"""One trial: a model is trained from fresh weights, evaluated on the way, and recorded."""
 
 import math
 import platform
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from thalweg.study.errors import StudyError
-from thalweg.study.learners import Diverged, Figures, Learner
+from thalweg.study.learners import Diverged, Learner, Measurements
 from thalweg.study.planning.specification import BOUND, Trial
 from thalweg.study.records import Record
 from thalweg.study.task import Task
@@ -21,7 +21,7 @@ Write = Callable[[Record], None]
 
 
 def run(trial: Trial, write: Write) -> None:
-    """Trains and evaluates as the trial says, on one thread.
+    """Trains and evaluates as the trial specifies, on one thread.
 
     The same seed gives every contestant the same initial weights and the same order of examples.
 
@@ -31,14 +31,14 @@ def run(trial: Trial, write: Write) -> None:
             environment; then an "evaluation" each epoch, or every so many steps: "epoch", "step",
             "seconds" of training alone, means of the task's measures over the training since the last
             one, the same over the validation data ("val_loss" ...), "gradient_norm" and "update_norm" of
-            the last step; last the closing one ("end"), whose "status" is "finished", "stopped" (by
-            successive halving), "diverged", "memory" (out of it) or "crashed", with a "reason" where it
-            is not the first. What is no finite number is null.
+            the last step; finally the closing one ("end"), whose "status" is "finished", "stopped" (by
+            successive halving), "diverged", "memory" (it ran out) or "crashed", with a "reason" unless it
+            finished. A number that is not finite is null.
 
     Raises:
-        StudyError: the data is not to be had, or `write` failed; there is no closing record then.
+        StudyError: the data is not available, or `write` failed; there is no closing record then.
     """
-    with _alone():
+    with _isolated():
         write(header(trial))
         progress: Record = {"epoch": 0.0, "step": 0, "seconds": 0.0}
         try:
@@ -47,14 +47,14 @@ def run(trial: Trial, write: Write) -> None:
             raise
         except Diverged as outcome:
             end = {"status": "diverged", "reason": str(outcome)}
-        except Exception as error:  # whatever a model or a rule may raise: recorded, and the study goes on
+        except Exception as error:  # whatever a model or a rule may raise is recorded, and the study goes on
             status = "memory" if _out_of_memory(error) else "crashed"
             end = {"status": status, "reason": f"{type(error).__name__}: {error}"}
         write({"record": "end"} | end | progress)
 
 
 def rehearse(trial: Trial) -> int:
-    """Takes one step of a trial and evaluates it, keeping nothing: shows what is wrong at once.
+    """Takes one step of a trial and evaluates, keeping nothing, so that mistakes show at once.
 
     Returns:
         the number of steps of one epoch.
@@ -64,32 +64,32 @@ def rehearse(trial: Trial) -> int:
             lacks one of the task's measures.
     """
     where = f"{trial.contestant.name} on {trial.task.name}"
-    with _alone():
+    with _isolated():
         try:
             learner = trial.task.learner(trial.setting(total_steps(trial)), trial.seed)
-            figures = [learner.train(1) | learner.afterwards()]
+            measured = [learner.train(1) | learner.diagnostics()]
         except StudyError:
             raise
         except Diverged:
             raise StudyError(
                 f"{where}: the loss is not finite at the very first step, before anything is learned: "
-                "look for NaN or huge numbers in the data, and at the loss itself"
+                "look for NaN or huge numbers in the data, and check the loss"
             ) from None
         except Exception as error:
             raise StudyError(f"{where} fails at the first step: {type(error).__name__}: {error}") from error
-        for part in ("validation", "test"):
+        for subset in ("validation", "test"):
             try:
-                figures.append(learner.evaluate(part))
+                measured.append(learner.evaluate(subset))
             except StudyError:
                 raise
-            except Diverged:  # one step can be too long: that is the trial's own affair
+            except Diverged:  # one step can be too large: the trial itself will record that
                 pass
             except Exception as error:
                 raise StudyError(
-                    f"{where} fails on the {part} data: {type(error).__name__}: {error}"
+                    f"{where} fails on the {subset} data: {type(error).__name__}: {error}"
                 ) from error
         for measure in trial.task.measures:
-            if any(measure.name not in found for found in figures):
+            if any(measure.name not in values for values in measured):
                 raise StudyError(f"{where}: the model reports no {measure.name}, which the task measures")
         return learner.steps_per_epoch
 
@@ -106,7 +106,7 @@ def header(trial: Trial) -> Record:
 
 
 def environment(task: Task) -> Record:
-    """What a task's trials run on: versions of what trains, and the machine."""
+    """What a task's trials run on: versions of the frameworks, and the machine."""
     frameworks = list(task.frameworks)
     if "keras" in frameworks:
         from thalweg.study.learners.keras import backend
@@ -125,26 +125,26 @@ def environment(task: Task) -> Record:
 
 
 def _device(frameworks: Sequence[str]) -> str:
-    """What the last of these computes on, by the name that its maker gives it."""
-    found = "cpu"
+    """The name of the device on which the last of these frameworks computes."""
+    device = "cpu"
     if frameworks[-1:] == ["jax"]:
         import jax
 
-        found = jax.devices()[0].device_kind
+        device = jax.devices()[0].device_kind
     elif frameworks[-1:] == ["tensorflow"]:
         import tensorflow
 
         for device in tensorflow.config.list_physical_devices("GPU")[:1]:
-            found = tensorflow.config.experimental.get_device_details(device).get("device_name", device.name)
+            device = tensorflow.config.experimental.get_device_details(device).get("device_name", device.name)
     elif torch.cuda.is_available():
-        found = torch.cuda.get_device_name()
-    return str(found)
+        device = torch.cuda.get_device_name()
+    return str(device)
 
 
 def total_steps(trial: Trial) -> int | None:
-    """How many steps a trial of given steps or epochs takes; None where seconds decide, or none need know.
+    """How many steps a trial takes; None where its length is in seconds, or it has no schedule.
 
-    An epoch's steps are asked of a learner, once for a task and a batch size in every process.
+    The steps of an epoch are asked of a learner, once for a task and batch size in every process.
     """
     if trial.length.unit == "steps":
         return int(trial.length.amount)
@@ -160,8 +160,8 @@ _steps_per_epoch: dict[tuple[str, str, int], int] = {}
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One thread and a random stream of our own; the user's are put back."""
+def _isolated() -> Iterator[None]:
+    """Within: one thread and torch's random state to itself; both are restored."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -172,31 +172,36 @@ def _alone() -> Iterator[None]:
 
 
 def _train(trial: Trial, progress: Record, write: Write) -> Record:
-    """Trains to the end; `progress` says how far it came, whatever happens."""
+    """Trains to the end, and updates `progress`, which is recorded whatever happens."""
     learner = trial.task.learner(trial.setting(total_steps(trial)), trial.seed)
     every = trial.every or learner.steps_per_epoch
-    while count := _next(trial, learner, progress, every):
+    while count := _steps_to_evaluation(trial, learner, progress, every):
         start = time.perf_counter()
-        figures = learner.train(count)
+        trained = learner.train(count)
         progress["seconds"] += time.perf_counter() - start
         progress["step"] += count
         progress["epoch"] = progress["step"] / learner.steps_per_epoch
-        figures |= learner.afterwards()
+        trained |= learner.diagnostics()
         validation = learner.evaluate("validation")
-        record = {"record": "evaluation"} | progress | figures
-        write(_plain(record | {f"val_{k}": v for k, v in validation.items()}))
-        for what, loss in (("training", figures["loss"]), ("validation", validation["loss"])):
-            _bounded(trial.task, what, loss, progress)
+        record = {"record": "evaluation"} | progress | trained
+        write(_json_values(record | {f"val_{k}": v for k, v in validation.items()}))
+        for what, loss in (("training", trained["loss"]), ("validation", validation["loss"])):
+            _check_bound(trial.task, what, loss, progress)
     progress["state_bytes"] = learner.state_bytes
     if trial.until is not None:
-        return {"status": "stopped", "reason": f"after {trial.until:.0%} of {trial.length}, to be looked at"}
+        return {
+            "status": "stopped",
+            "reason": f"after {trial.until:.0%} of {trial.length}, to compare settings",
+        }
     if trial.stage == "search":
         return {"status": "finished"}
-    return {"status": "finished"} | _plain({f"test_{k}": v for k, v in learner.evaluate("test").items()})
+    return {"status": "finished"} | _json_values(
+        {f"test_{k}": v for k, v in learner.evaluate("test").items()}
+    )
 
 
-def _next(trial: Trial, learner: Learner, progress: Record, every: int) -> int:
-    """How many steps to take until the next evaluation; 0 at the end."""
+def _steps_to_evaluation(trial: Trial, learner: Learner, progress: Record, every: int) -> int:
+    """How many steps to take before the next evaluation; 0 at the end."""
     amount = trial.length.amount * (trial.until or 1)
     step, seconds = int(progress["step"]), float(progress["seconds"])
     if trial.length.unit == "seconds":
@@ -205,27 +210,33 @@ def _next(trial: Trial, learner: Learner, progress: Record, every: int) -> int:
         if seconds >= amount:
             return 0
         return min(every, max(1, math.ceil((amount - seconds) * step / seconds)))
-    whole = math.ceil(amount * (learner.steps_per_epoch if trial.length.unit == "epochs" else 1))
-    return min(every - step % every, whole - step)
+    total = math.ceil(amount * (learner.steps_per_epoch if trial.length.unit == "epochs" else 1))
+    return min(every - step % every, total - step)
 
 
-def _bounded(task: Task, what: str, loss: float, progress: Record) -> None:
+def _check_bound(task: Task, what: str, loss: float, progress: Record) -> None:
     if not abs(loss) <= BOUND:
         raise Diverged(f"the {what} loss was {loss:.3g} at step {progress['step']}, beyond {BOUND:g}")
 
 
-def _plain(figures: Figures | Record) -> Record:
-    """Figures as JSON has them: what is not finite is null."""
+def _json_values(values: Measurements | Record) -> Record:
+    """Values as JSON: what is not finite becomes null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in figures.items()
+        for key, value in values.items()
     }
 
 
-# How torch, XLA and TensorFlow say that memory ran out.
-_MEMORY = ("out of memory", "outofmemory", "t allocate memory", "resource exhausted", "resourceexhausted")
+# How torch, XLA and TensorFlow report that memory ran out.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "t allocate memory",
+    "resource exhausted",
+    "resourceexhausted",
+)
 
 
 def _out_of_memory(error: Exception) -> bool:
-    said = f"{type(error).__name__} {error}".lower().replace("_", " ")
-    return isinstance(error, MemoryError) or any(words in said for words in _MEMORY)
+    message = f"{type(error).__name__} {error}".lower().replace("_", " ")
+    return isinstance(error, MemoryError) or any(phrase in message for phrase in _OUT_OF_MEMORY)

@@ -1,1 +1,1 @@
-"""What the records of a study show."""
+"""Statistics: what the runs of a study show, and how sure that is."""

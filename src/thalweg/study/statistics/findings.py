@@ -1,7 +1,7 @@
-"""What the trials of a study show: each contestant tuned and untuned, and who is told apart from whom.
+"""What the trials of a study show: each contestant tuned and untuned, and which of them differ.
 
-Everything is read from a study's folder, whether it was run here or opened. A run that failed counts as an
-infinite loss, the worst there is.
+Everything is read from a study's folder, whether it was run here or opened. A run that failed has an infinite
+loss, the worst there is.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from thalweg.study.statistics.profiles import Profile
 from thalweg.study.statistics.resampling import FloatArray, Interval, Standings
 from thalweg.study.statistics.tuning import BestOf, GoodRegion
 
-# A learning rate is good whose median loss is at most this much above the lowest: there are too few search
-# seeds for their noise to say.
+# A learning rate is good if its median loss is at most this share above the lowest. There are too few search
+# seeds to estimate the noise instead.
 TOLERANCE = 0.1
 
 # Measures that lie between 0 and 1.
-SHARES = ("accuracy", "error")
+PROPORTIONS = ("accuracy", "error")
 
-# The target is what this share of the contestants reached.
+# The target is the loss that this share of the contestants reached.
 REACHED = 0.75
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure on the way, over the runs that went through: medians and extremes over the seeds."""
+    """A measure during training, over the finished runs: medians and extremes over the seeds."""
 
     step: FloatArray
     epoch: FloatArray
@@ -46,13 +46,13 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A contestant at one point: its runs, in the order of the seeds.
+class SettingRuns:
+    """The runs of a contestant at one setting, in the order of the seeds.
 
     Attributes:
-        hyperparameters: every one's number, defaults too.
+        hyperparameters: the value of every one, also of those at their defaults.
         chosen: those that differ from the contestant's defaults.
-        seeds: each run's.
+        seeds: the seed of each run.
     """
 
     hyperparameters: Mapping[str, float]
@@ -60,8 +60,8 @@ class Outcome:
     runs: tuple[Run, ...]
     seeds: tuple[int, ...]
 
-    def at(self, seeds: Sequence[int]) -> Outcome:
-        """The same with the runs from these seeds alone, in their order."""
+    def at(self, seeds: Sequence[int]) -> SettingRuns:
+        """The same setting with the runs of these seeds only, in their order."""
         by_seed = dict(zip(self.seeds, self.runs, strict=True))
         return replace(self, runs=tuple(by_seed[seed] for seed in seeds), seeds=tuple(seeds))
 
@@ -72,33 +72,35 @@ class Outcome:
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
-        """The runs that went through."""
+        """The runs that reached their end."""
         return tuple(run for run in self.runs if run.finished)
 
     def losses(self, name: str) -> FloatArray:
-        """A final loss of each run: "loss", "val_loss", "test_loss"; infinite where it failed."""
-        return self._ends(name, math.inf, self.runs)
+        """The final loss of each run, "loss", "val_loss" or "test_loss"; infinite where it failed."""
+        return self._final(name, math.inf, self.runs)
 
-    def figures(self, name: str) -> FloatArray:
-        """Any final figure of the runs that went through, such as "test_accuracy" or "state_bytes"."""
-        return self._ends(name, math.nan, self.finished)
+    def values(self, name: str) -> FloatArray:
+        """Any final value of the finished runs, such as "test_accuracy" or "state_bytes"."""
+        return self._final(name, math.nan, self.finished)
 
     def median(self, name: str) -> Interval | None:
-        """Median and interval of a final figure over the runs that went through; None where none has it."""
-        found = self.figures(name)
-        found = found[np.isfinite(found)]
-        if not len(found):
+        """Median and interval of a final value over the finished runs; None where none has it."""
+        values = self.values(name)
+        values = values[np.isfinite(values)]
+        if not len(values):
             return None
-        if not (name.endswith(SHARES) and found.min() >= 0 and found.max() <= 1):
-            return resampling.median(found)
-        # What lies between 0 and 1 is like a positive number at either end, so is measured from the nearer.
-        far = bool(np.median(found) > 0.5)
-        of = resampling.median(1 - found if far else found)
-        low, high = max(of.low, 0.0), min(of.high, 1.0)
-        return Interval(1 - of.estimate, 1 - high, 1 - low, of.level) if far else replace(of, high=high)
+        if not (name.endswith(PROPORTIONS) and values.min() >= 0 and values.max() <= 1):
+            return resampling.median(values)
+        # A proportion behaves like a positive number near either end: it is measured from the nearer one.
+        mirrored = bool(np.median(values) > 0.5)
+        found = resampling.median(1 - values if mirrored else values)
+        low, high = max(found.low, 0.0), min(found.high, 1.0)
+        if mirrored:
+            return Interval(1 - found.estimate, 1 - high, 1 - low, found.level)
+        return replace(found, high=high)
 
     def curve(self, name: str) -> Curve | None:
-        """A figure at every step at which all runs that went through were evaluated; None if none did."""
+        """A measure at every step at which all finished runs were evaluated; None if there is none."""
         records = [
             {r["step"]: r for r in run.evaluations if r.get(name) is not None} for run in self.finished
         ]
@@ -119,14 +121,14 @@ class Outcome:
         )
 
     def to_target(self, target: float, cost: str = "step") -> FloatArray:
-        """Steps or seconds of each run when its validation loss was first at or below a target; else inf."""
+        """Steps or seconds of each run until its validation loss was at or below a target; else infinite."""
         curves = [[_number(r.get("val_loss")) for r in run.evaluations] for run in self.runs]
         costs = [[r[cost] for r in run.evaluations] for run in self.runs]
         failed = [not run.finished for run in self.runs]
         return np.where(failed, math.inf, resampling.to_target(curves, costs, target))
 
-    def times(self, other: Outcome) -> Interval | None:
-        """How many times the other's test loss this one's is, by seed.
+    def ratio_to(self, other: SettingRuns) -> Interval | None:
+        """The ratio of this test loss to the other's, paired by seed.
 
         None where runs are missing or failed, or a loss is not positive.
         """
@@ -140,36 +142,36 @@ class Outcome:
 
     @property
     def seconds_per_step(self) -> Interval | None:
-        """Median time of a training step, evaluations apart."""
-        times = [run.end["seconds"] / run.end["step"] for run in self.finished if run.end["step"]]
-        return resampling.median(times) if times else None
+        """Median time of a training step, without evaluations."""
+        seconds = [run.end["seconds"] / run.end["step"] for run in self.finished if run.end["step"]]
+        return resampling.median(seconds) if seconds else None
 
-    def _ends(self, name: str, otherwise: float, runs: Sequence[Run]) -> FloatArray:
-        found = [_number(_last(run).get(name), otherwise) if run.finished else math.inf for run in runs]
-        return np.array(found, np.float64)
+    def _final(self, name: str, otherwise: float, runs: Sequence[Run]) -> FloatArray:
+        values = [_number(_last(run).get(name), otherwise) if run.finished else math.inf for run in runs]
+        return np.array(values, np.float64)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One contestant.
+    """One contestant: all its runs, by setting.
 
     Attributes:
         facts: as `Comparison.facts` has it: "name", "dialect", "schedule", "space", "defaults", ...
-        search: the settings tried, through to their end.
+        search: the settings tried to the end.
         stopped: settings that successive halving stopped.
-        final: its winner, from fresh seeds; None while that is unknown, or where every setting failed.
-        default: untuned, from the same seeds; None where it was not run.
+        final: its best setting with new seeds; None while that is unknown, or where every setting failed.
+        default: without tuning, with the same seeds; None where it was not run.
     """
 
     facts: Mapping[str, Any]
-    search: tuple[Outcome, ...]
-    stopped: tuple[Outcome, ...]
-    final: Outcome | None
-    default: Outcome | None
+    search: tuple[SettingRuns, ...]
+    stopped: tuple[SettingRuns, ...]
+    final: SettingRuns | None
+    default: SettingRuns | None
 
     @property
     def name(self) -> str:
-        """Unique within the study."""
+        """The contestant's name, unique within the study."""
         return str(self.facts["name"])
 
     @property
@@ -178,7 +180,7 @@ class Summary:
         return bool(self.search)
 
     @property
-    def best(self) -> Outcome | None:
+    def best(self) -> SettingRuns | None:
         """The final setting, or, while there is none, the best of the search so far."""
         if self.final or not self.search:
             return self.final
@@ -188,11 +190,11 @@ class Summary:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """All its runs, each once."""
-        several = (*self.search, *self.stopped, *filter(None, (self.final, self.default)))
-        return tuple({run.header["id"]: run for setting in several for run in setting.runs}.values())
+        settings = (*self.search, *self.stopped, *filter(None, (self.final, self.default)))
+        return tuple({run.header["id"]: run for setting in settings for run in setting.runs}.values())
 
     def count(self, status: str) -> int:
-        """How many of its runs ended so: "finished", "stopped", "diverged", "memory" or "crashed"."""
+        """How many of its runs ended as "finished", "stopped", "diverged", "memory" or "crashed"."""
         return sum(run.end["status"] == status for run in self.runs)
 
     @property
@@ -201,10 +203,10 @@ class Summary:
         return len(self.runs) - self.count("finished") - self.count("stopped")
 
     @property
-    def sweep(self) -> tuple[Outcome, ...]:
-        """Settings that differ in their learning rate alone, by rate: those of the search's first part.
+    def sweep(self) -> tuple[SettingRuns, ...]:
+        """Settings that differ only in their learning rate, in its order: those of the search's first part.
 
-        While some of their runs are missing, at the seeds that all of them have.
+        While some runs are missing, with the seeds that all of them have.
         """
         alone = [s for s in self.search if s.chosen.keys() <= {"lr"}]
         shared = _shared(alone)
@@ -238,10 +240,10 @@ class Summary:
 
     @property
     def gain(self) -> Interval | None:
-        """How many times the default's test loss is the tuned one's; None where they cannot be compared."""
+        """The ratio of the default's test loss to the tuned one's; None where they cannot be compared."""
         if not (self.tuned and self.final and self.default):
             return None
-        return self.default.times(self.final)
+        return self.default.ratio_to(self.final)
 
 
 @dataclass(frozen=True)
@@ -249,19 +251,19 @@ class Findings:
     """What a study has shown so far.
 
     Attributes:
-        study: whose they are.
+        study: the study.
         summaries: its contestants, best first.
-        bests: each one's best setting at the seeds that all have, in the same order; None where none went
-            through. Seeds differ while some are still searched: then as many runs as all have.
-        figure: what they are ranked by: "test_loss", or "val_loss" while finals are missing.
-        standings: each beside the first; None where nothing went through.
-        relative: whether losses are compared by their ratio: all that there are, are positive.
+        bests: each contestant's best setting with the seeds that all have, in the same order; None where
+            every setting failed. While some are still searched, seeds differ: then as many runs as all have.
+        ranked_by: "test_loss", or "val_loss" while final runs are missing.
+        standings: each contestant compared with the first; None while no setting is finished.
+        relative: whether losses are compared by their ratio, as all of them are positive.
     """
 
     study: Comparison
     summaries: tuple[Summary, ...]
-    bests: tuple[Outcome | None, ...]
-    figure: str
+    bests: tuple[SettingRuns | None, ...]
+    ranked_by: str
     standings: Standings | None
     relative: bool = False
 
@@ -277,64 +279,64 @@ class Findings:
 
     @property
     def leader(self) -> Summary | None:
-        """The one of the lowest median; not necessarily the winner: see `tied`."""
+        """The contestant with the lowest median loss; others may be tied with it, see `tied`."""
         return self.summaries[0] if self.standings else None
 
     @property
     def seeds(self) -> int:
-        """How many seeds the contestants are compared at."""
+        """With how many seeds the contestants are compared."""
         return len(self.bests[0].runs) if self.leader and self.bests[0] else 0
 
-    def best(self, summary: Summary) -> Outcome | None:
-        """A contestant's, of `bests`."""
+    def best(self, summary: Summary) -> SettingRuns | None:
+        """A contestant's best setting, of `bests`."""
         return self.bests[self.summaries.index(summary)]
 
     @cached_property
     def verdicts(self) -> Mapping[str, str]:
-        """By name: "best", "tie" with it, "worse", or "failed" where no setting went through."""
-        found = {}
+        """By name: "best", a "tie" with it, "worse", or "failed" where every setting did."""
+        verdicts = {}
         for i, summary in enumerate(self.summaries):
             if self.standings is None or not np.isfinite(np.median(self._losses(summary))):
-                found[summary.name] = "failed"
+                verdicts[summary.name] = "failed"
             elif i == self.standings.leader:
-                found[summary.name] = "best"
+                verdicts[summary.name] = "best"
             else:
                 same = 1.0 if self.relative else 0.0
-                found[summary.name] = resampling.verdict(self.standings.behind[i], same)
-        return found
+                verdicts[summary.name] = resampling.verdict(self.standings.behind[i], same)
+        return verdicts
 
     @property
     def tied(self) -> tuple[Summary, ...]:
-        """The leader and all that the seeds do not tell from it."""
+        """The leader, and all that the seeds cannot distinguish from it."""
         return tuple(s for s in self.summaries if self.verdicts[s.name] in ("best", "tie", "better"))
 
     @property
     def behind(self) -> tuple[Summary, ...]:
-        """Those that are worse by more than the seeds' noise."""
+        """Those whose loss is higher by more than the noise of the seeds."""
         return tuple(s for s in self.summaries if self.verdicts[s.name] == "worse")
 
     @property
     def failed(self) -> tuple[Summary, ...]:
-        """Those of which no setting went through."""
+        """Those of which every setting failed."""
         return tuple(s for s in self.summaries if self.verdicts[s.name] == "failed")
 
     def lag(self, summary: Summary) -> Interval | None:
-        """How many times (or, where not `relative`, by how much) the leader's loss is exceeded."""
+        """The ratio of its loss to the leader's, or, where not `relative`, the difference."""
         if self.standings is None:
             return None
         return self.standings.behind[self.summaries.index(summary)]
 
     def beats(self, a: Summary, b: Summary) -> Interval | None:
-        """How probable it is that one is better than the other from the same seed."""
+        """The probability that one is better than the other with the same seed."""
         x, y = (self._losses(s) for s in (a, b))
         return resampling.beats(x, y) if self.seeds else None
 
     def _losses(self, summary: Summary) -> FloatArray:
-        return _values(self.best(summary), self.figure, self.seeds)
+        return _values(self.best(summary), self.ranked_by, self.seeds)
 
     @cached_property
     def target(self) -> float | None:
-        """A validation loss that three of four contestants reached in the median; None if none finished."""
+        """The validation loss that three in four contestants reached in the median; None if none finished."""
         lowest = [
             np.median([min(_number(r.get("val_loss")) for r in run.evaluations) for run in s.final.finished])
             for s in self.summaries
@@ -350,26 +352,27 @@ class Findings:
 
 
 def find(study: Comparison) -> Findings:
-    """What a study has shown, complete or not."""
+    """The findings of a study, complete or not."""
     summaries = [_summary(study, facts) for facts in study.facts["contestants"]]
     finals = [s.final for s in summaries if s.best]
-    figure = "test_loss" if study.complete or (finals and all(finals)) else "val_loss"
+    ranked_by = "test_loss" if study.complete or (finals and all(finals)) else "val_loss"
     some = [s for s in summaries if s.best]
     if not some:
-        return Findings(study, tuple(summaries), (None,) * len(summaries), figure, None)
+        return Findings(study, tuple(summaries), (None,) * len(summaries), ranked_by, None)
     shared = _shared([s.best for s in some if s.best])
     count = len(shared) or min(len(s.best.runs) for s in some if s.best)
     bests = {s.name: s.best and s.best.at(shared or s.best.seeds[:count]) for s in summaries}
-    losses = {name: _values(best, figure, count) for name, best in bests.items()}
+    losses = {name: _values(best, ranked_by, count) for name, best in bests.items()}
     order = sorted(summaries, key=lambda s: (float(np.median(losses[s.name])), s.failed))
     table = np.array([losses[s.name] for s in order])
     relative = bool(table.min() > 0)
     standings = resampling.against_best(table, relative=relative)
-    return Findings(study, tuple(order), tuple(bests[s.name] for s in order), figure, standings, relative)
+    ordered = tuple(bests[s.name] for s in order)
+    return Findings(study, tuple(order), ordered, ranked_by, standings, relative)
 
 
-def _shared(settings: Sequence[Outcome]) -> list[int]:
-    """The seeds that all of them have run from."""
+def _shared(settings: Sequence[SettingRuns]) -> list[int]:
+    """The seeds with which all of them have run."""
     return sorted(set.intersection(*(set(s.seeds) for s in settings))) if settings else []
 
 
@@ -391,21 +394,19 @@ def across(
     """
     if len(studies) < 2:
         raise StudyError("a performance profile is across two tasks or more")
-    found = [find(study) for study in studies]
-    common = names or [
-        s.name for s in found[0].summaries if all(s.name in {t.name for t in f.summaries} for f in found)
-    ]
+    findings = [find(study) for study in studies]
+    by_name = [{s.name: s for s in one.summaries} for one in findings]
+    common = names or [name for name in by_name[0] if all(name in others for others in by_name)]
     if not common:
         raise StudyError("these studies have no contestant in common")
-    seeds = min(f.seeds for f in found)
-    costs = np.full((len(common), len(found), max(1, seeds)), math.inf)
-    for j, findings in enumerate(found):
-        if findings.target is None:
-            raise StudyError(f"the study of {findings.task['name']} has no final run that went through")
-        by_name = {s.name: s for s in findings.summaries}
+    seeds = min(one.seeds for one in findings)
+    costs = np.full((len(common), len(findings), max(1, seeds)), math.inf)
+    for j, (one, summaries) in enumerate(zip(findings, by_name, strict=True)):
+        if one.target is None:
+            raise StudyError(f"the study of {one.task['name']} has no final run that finished")
         for i, name in enumerate(common):
-            if by_name[name].final and (best := findings.best(by_name[name])):
-                costs[i, j] = best.to_target(findings.target, cost)[:seeds]
+            if summaries[name].final and (best := one.best(summaries[name])):
+                costs[i, j] = best.to_target(one.target, cost)[:seeds]
     return list(common), profiles.profile(costs)
 
 
@@ -419,9 +420,9 @@ def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
             )
             point[1][entry.seed] = study.runs[entry.id]
 
-    def settings(stage: str) -> tuple[Outcome, ...]:
+    def settings(stage: str) -> tuple[SettingRuns, ...]:
         return tuple(
-            Outcome({**facts["defaults"], **chosen}, chosen, tuple(runs.values()), tuple(runs))
+            SettingRuns({**facts["defaults"], **chosen}, chosen, tuple(runs.values()), tuple(runs))
             for chosen, runs in stages.get(stage, {}).values()
         )
 
@@ -432,9 +433,9 @@ def _summary(study: Comparison, facts: Mapping[str, Any]) -> Summary:
     return Summary(facts, search, stopped, final, default)
 
 
-def _values(best: Outcome | None, figure: str, seeds: int) -> FloatArray:
-    """A loss from each of so many seeds; all infinite for who has no setting that went through."""
-    return best.losses(figure) if best else np.full(seeds, math.inf)
+def _values(best: SettingRuns | None, ranked_by: str, seeds: int) -> FloatArray:
+    """The loss with each seed; all infinite where every setting failed."""
+    return best.losses(ranked_by) if best else np.full(seeds, math.inf)
 
 
 def _last(run: Run) -> dict[str, Any]:

@@ -49,19 +49,19 @@ def profile(
     """Profiles and scores of the medians over repeats, with percentile bootstrap intervals over repeats.
 
     Repeats are drawn anew for each task and together for all contestants, as they are paired by seed. With 8
-    tasks a score's interval holds the true score 93 to 98 times in 100 from 4 repeats on, 90 to 96 with 3;
+    tasks a score's interval contains the true score 93 to 98 times in 100 from 4 repeats on, 90 to 96 with 3;
     with tasks drawn anew, that on all tasks of the kind 94 to 96 times from 8 tasks on, 93 with 5.
 
     Args:
         costs: contestants x tasks x repeats.
-        largest: the largest factor looked at.
-        points: how many factors, evenly from 1 to `largest`.
-        rules: what a competition makes of medians before profiles are drawn, such as `algoperf`.
-        tasks_too: draws tasks anew as well: how well would each do on other tasks like these? Else the
-            tasks are all that matter, and only the repeats are uncertain.
+        largest: the largest factor.
+        points: the number of factors, evenly spaced from 1 to `largest`.
+        rules: of a competition, applied to the medians before profiles are computed, such as `algoperf`.
+        tasks_too: whether to draw tasks anew as well: how well would each do on other tasks like these?
+            Otherwise only the repeats are uncertain.
         level: of the intervals.
-        seed: decides the bootstrap.
-        resamples: how many of them.
+        seed: of the bootstrap.
+        resamples: how many resamples it draws.
 
     Raises:
         ValueError: costs of another shape, not positive or NaN, a `largest` of 1 or less, fewer than
@@ -73,18 +73,20 @@ def profile(
     if not largest > 1 or points < 2:
         raise ValueError(f"factors go from 1 to more at 2 points or more, got {largest:g} and {points}")
     factors = np.linspace(1, largest, points)
-    settle = rules or _as_they_are
-    share = shares(ratios(settle(medians(table))), factors)
+    adjust = rules or _unchanged
+    share = shares(ratios(adjust(medians(table))), factors)
     random = np.random.default_rng(seed)
     tasks, repeats = table.shape[1:]
     draws = random.integers(repeats, size=(resamples, 1, tasks, repeats))
-    found = ratios(settle(medians(np.take_along_axis(table[None], draws, axis=-1))))
+    resampled_ratios = ratios(adjust(medians(np.take_along_axis(table[None], draws, axis=-1))))
     count = None
     if tasks_too:
-        tasks = found.shape[-1]
+        tasks = resampled_ratios.shape[-1]
         count = max(2, tasks)
-        found = np.take_along_axis(found, random.integers(tasks, size=(resamples, 1, tasks)), axis=-1)
-    resampled = shares(found, factors)
+        resampled_ratios = np.take_along_axis(
+            resampled_ratios, random.integers(tasks, size=(resamples, 1, tasks)), axis=-1
+        )
+    resampled = shares(resampled_ratios, factors)
     low, high = percentiles(resampled, fraction(level), count)
     score_low, score_high = percentiles(area(resampled, factors), level, count)
     return Profile(factors, share, low, high, area(share, factors), score_low, score_high)
@@ -129,12 +131,12 @@ def of_chosen_trials(costs: npt.ArrayLike, evaluations: npt.ArrayLike | None = N
 
 
 def algoperf(costs: npt.ArrayLike, variants: Mapping[int, int], cap: float = 4.0) -> FloatArray:
-    """What AlgoPerf's rules leave of the medians: too slow is missed, and so is a missed variant's task.
+    """The medians under AlgoPerf's rules: too slow is a miss, and so is the task of a missed variant.
 
     Args:
         costs: contestants x tasks.
         variants: the held-out tasks, by index, and the task that each is a variant of.
-        cap: a cost of more than so many times the task's least is infinite.
+        cap: a cost above this multiple of the task's least is infinite.
 
     Returns:
         Contestants x the tasks that are no variants, in their order.
@@ -153,5 +155,5 @@ def algoperf(costs: npt.ArrayLike, variants: Mapping[int, int], cap: float = 4.0
     return np.asarray(table[..., kept])
 
 
-def _as_they_are(costs: FloatArray) -> FloatArray:
+def _unchanged(costs: FloatArray) -> FloatArray:
     return costs

@@ -3,9 +3,9 @@
 Lower is better throughout: negate what should be high, such as an accuracy. A run that failed, or never
 reached its target, counts as +inf: the worst there is.
 
-Nothing here is random. A percentile bootstrap of the median was tried and left: its 95 % interval holds the
-true median 75 times in 100 with 3 seeds, and 87 with 7. What is used instead, and how often each interval
-holds the truth, `benchmarks/intervals.py` measures; the docstrings quote it.
+Nothing here is random. A percentile bootstrap of the median was rejected: its 95 % interval contains the true
+median 75 times in 100 with 3 seeds, and 87 with 7. `benchmarks/intervals.py` measures how often the intervals
+used here contain the true value; the docstrings quote it.
 """
 
 import math
@@ -25,11 +25,11 @@ Verdict = Literal["better", "tie", "worse"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, and the values that the seeds do not speak against.
+    """An estimate, and a confidence interval around it.
 
     Attributes:
-        level: how often such an interval holds the true value. Less than was asked for where so few seeds
-            cannot give more; 0 with a single one.
+        level: how often such an interval contains the true value. Lower than asked for where there are too
+            few seeds; 0 with a single one.
     """
 
     estimate: float
@@ -40,10 +40,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Standings:
-    """Every contestant beside the best.
+    """Every contestant compared with the best.
 
     Attributes:
-        leader: which has the lowest median.
+        leader: the index of the one with the lowest median.
         behind: by how much each is behind the leader; zero for the leader itself.
     """
 
@@ -55,8 +55,8 @@ def median(values: npt.ArrayLike, level: float = 0.95) -> Interval:
     """The median over the seeds.
 
     From 6 seeds on (at 95 %) the interval lies between ordered values, interpolated to the level
-    (Hettmansperger & Sheather 1986). It holds the true median 94 to 96 times in 100 whatever the
-    distribution, with failed runs too. Fewer cannot reach 95 % that way; for them it is Student's, on the
+    (Hettmansperger & Sheather 1986). It contains the true median 94 to 96 times in 100 whatever the
+    distribution, also with failed runs. Fewer cannot reach 95 % that way; for them it is Student's, on the
     logarithm where all values are positive: 95 in 100 if they are normal, lognormal or exponential. With a
     failed run among so few it is their range, at the level that this has: 75 % with 3 seeds, 94 % with 5.
 
@@ -88,7 +88,7 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Inter
     The interval is that of Wilcoxon's signed ranks where there are seeds enough for the level (6 for 95 %),
     else Student's. A run that failed where its partner did not differs by infinity; where both did, by 0.
     Student's interval has the failed run at the worst value seen, and no bound beyond it. Equal contestants,
-    of whatever distribution, are told apart 2 to 6 times in 100; 7 where 30 % fail and there are 3 seeds.
+    of whatever distribution, are called different 2 to 6 times in 100; 7 where 30 % fail, with 3 seeds.
 
     Args:
         a: one value a seed.
@@ -102,7 +102,7 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Inter
 
 
 def ratio(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """How many times `b` is `a`, paired by seed: as `difference`, of the logarithms.
+    """The ratio of `a` to `b`, paired by seed: as `difference`, of the logarithms.
 
     Raises:
         ValueError: a value that is not positive, or as `difference`.
@@ -110,15 +110,15 @@ def ratio(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
     a, b = _pair(a, b)
     if min(a.min(), b.min()) <= 0:
         raise ValueError(f"a ratio is of positive values, got {min(a.min(), b.min()):g}: take the difference")
-    found = _paired(np.log(a), np.log(b), fraction(level))
-    return Interval(_exp(found.estimate), _exp(found.low), _exp(found.high), found.level)
+    interval = _paired(np.log(a), np.log(b), fraction(level))
+    return Interval(_exp(interval.estimate), _exp(interval.low), _exp(interval.high), interval.level)
 
 
 def beats(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """How probable it is that `a` is lower than `b` from the same seed; ties count half.
+    """The probability that `a` is lower than `b` with the same seed; ties count half.
 
-    The interval is that of Clopper & Pearson 1934, which holds the truth at least as often as it says: even
-    10 wins of 10 leave room for 69 %.
+    The interval is that of Clopper & Pearson 1934, which contains the true value at least as often as its
+    level says: after 10 wins of 10 it still begins at 69 %.
 
     Raises:
         ValueError: as `difference`.
@@ -131,23 +131,25 @@ def beats(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
     return Interval(wins / n, low, high, level)
 
 
-def verdict(found: Interval, same: float = 0.0, worth: float = 0.0, level: float = 0.95) -> Verdict:
-    """Whether `a` is better than `b`, worse, or not told apart, by the interval of their difference or ratio.
+def verdict(interval: Interval, same: float = 0.0, worth: float = 0.0, level: float = 0.95) -> Verdict:
+    """Whether `a` is better than `b`, worse, or tied, by the interval of their difference or ratio.
 
     Args:
-        found: of `difference`, `ratio` or `Standings.behind`.
+        interval: of `difference`, `ratio` or `Standings.behind`.
         same: the value that means no difference: 1 for a ratio.
-        worth: the smallest difference worth having: better or worse is who is so by more.
-        level: an interval of a lower level tells nobody apart.
+        worth: the smallest difference that matters; a smaller one is a tie.
+        level: an interval of a lower level is a tie.
 
     Raises:
         ValueError: a negative `worth`.
     """
     if not worth >= 0:
-        raise ValueError(f"the smallest difference worth having must be at least 0, got {worth:g}")
-    if found.level < level:
+        raise ValueError(f"the smallest difference that matters must be at least 0, got {worth:g}")
+    if interval.level < level:
         return "tie"
-    return "better" if found.high < same - worth else "worse" if found.low > same + worth else "tie"
+    if interval.high < same - worth:
+        return "better"
+    return "worse" if interval.low > same + worth else "tie"
 
 
 def against_best(values: npt.ArrayLike, level: float = 0.95, relative: bool = False) -> Standings:
@@ -156,12 +158,12 @@ def against_best(values: npt.ArrayLike, level: float = 0.95, relative: bool = Fa
     The interval of each of the k - 1 differences is at level 1 - (1 - level) / (k - 1) (Bonferroni): though
     the leader was chosen after the fact, the truly best is called worse than it no more than 1 - `level` of
     the time. That any of k equal ones is called worse happens more often: 5 times in 100 with 2, 7 to 11
-    with 8, 8 to 15 with 20. Who failed at every seed is behind by infinity at any number of seeds.
+    with 8, 8 to 15 with 20. A contestant that failed with every seed is behind by infinity.
 
     Args:
         values: contestants x seeds, the same seeds for all.
         level: the level asked for, of all intervals together.
-        relative: ratios to the leader, in place of differences.
+        relative: by ratios to the leader instead of differences.
 
     Raises:
         ValueError: values that are no table, or as `difference` or `ratio`.
@@ -178,25 +180,27 @@ def against_best(values: npt.ArrayLike, level: float = 0.95, relative: bool = Fa
         elif failures[i] == len(row) > failures[leader]:
             behind.append(Interval(math.inf, math.inf, math.inf, level))
         else:
-            found = (ratio if relative else difference)(row, table[leader], each)
-            together = max(0.0, 1 - (1 - found.level) * (len(table) - 1)) if found.level < each else level
-            behind.append(Interval(found.estimate, found.low, found.high, together))
+            interval = (ratio if relative else difference)(row, table[leader], each)
+            together = (
+                max(0.0, 1 - (1 - interval.level) * (len(table) - 1)) if interval.level < each else level
+            )
+            behind.append(Interval(interval.estimate, interval.low, interval.high, together))
     return Standings(leader, tuple(behind))
 
 
 def to_target(curves: Sequence[npt.ArrayLike], costs: Sequence[npt.ArrayLike], target: float) -> FloatArray:
-    """What each run had cost, in steps or seconds, when it was first evaluated at or below a target.
+    """The cost of each run, in steps or seconds, when it was first evaluated at or below a target.
 
     Args:
-        curves: each run's figure at its evaluations; runs may differ in length, and NaN reaches nothing.
+        curves: each run's measure at its evaluations; runs may differ in length, and NaN reaches nothing.
         costs: steps or seconds until each of these evaluations.
-        target: the figure to reach.
+        target: the value to reach.
 
     Returns:
         One cost a run, inf where the target was never reached: give them to `median`.
 
     Raises:
-        ValueError: a run without as many costs as figures, costs that fall, or a target that is NaN.
+        ValueError: a run has not as many costs as values, costs decrease, or the target is NaN.
     """
     if math.isnan(target):
         raise ValueError("the target is NaN")
@@ -204,7 +208,7 @@ def to_target(curves: Sequence[npt.ArrayLike], costs: Sequence[npt.ArrayLike], t
 
 
 def checked(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
-    """Values as an array of so many axes: numbers, or +inf for what failed.
+    """Values as an array with a number of axes: numbers, or +inf for what failed.
 
     Raises:
         ValueError: another number of axes, nothing in them, NaN or -inf.
@@ -219,7 +223,7 @@ def checked(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
 
 
 def fraction(level: float) -> float:
-    """A level, if it is one.
+    """A confidence level, if it is one.
 
     Raises:
         ValueError: it does not lie between 0 and 1.
@@ -258,12 +262,12 @@ def student(x: FloatArray, level: float) -> tuple[float, float]:
 
 
 def _first(curve: npt.ArrayLike, costs: npt.ArrayLike, target: float) -> float:
-    figures, spent = np.asarray(curve, np.float64), np.asarray(costs, np.float64)
-    if figures.ndim != 1 or figures.shape != spent.shape:
-        raise ValueError(f"a run has figures of shape {figures.shape} but costs of shape {spent.shape}")
+    values, spent = np.asarray(curve, np.float64), np.asarray(costs, np.float64)
+    if values.ndim != 1 or values.shape != spent.shape:
+        raise ValueError(f"a run has values of shape {values.shape} but costs of shape {spent.shape}")
     if not (np.diff(spent) >= 0).all():
-        raise ValueError("the costs of a run must not fall from one evaluation to the next")
-    return float(min(spent[figures <= target], default=math.inf))
+        raise ValueError("the costs of a run must not decrease from one evaluation to the next")
+    return float(min(spent[values <= target], default=math.inf))
 
 
 def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -274,27 +278,28 @@ def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
 
 
 def _paired(a: FloatArray, b: FloatArray, level: float) -> Interval:
-    apart = _minus(a, b)
-    n = len(apart)
+    differences = _minus(a, b)
+    n = len(differences)
     first, second = np.triu_indices(n)
-    averages = np.sort(_minus(apart[first], -apart[second]) / 2)
+    averages = np.sort(_minus(differences[first], -differences[second]) / 2)
     estimate = _middle(averages)
     # W, the sum of the ranks of the positive differences, says how many averages lie above 0.
     outside = int((_ranks_cdf(n) <= (1 - level) / 2).sum())
     if outside:
         return Interval(estimate, float(averages[outside - 1]), float(averages[-outside]), level)
-    if (apart == apart[0]).all() and (n == 1 or apart[0]):
-        # No spread to go by. Equally good contestants whose runs fail independently differ so at every
-        # seed with a chance of 2 / 4^n at most; where nothing fails, 2 / 2^n.
-        chance = 2 / (4 if math.isinf(apart[0]) else 2) ** n
-        return Interval(estimate, float(apart[0]), float(apart[0]), min(level, 1 - chance))
+    if (differences == differences[0]).all() and (n == 1 or differences[0]):
+        # There is no spread. Equally good contestants whose runs fail independently differ in this way with
+        # every seed with a probability of at most 2 / 4^n; where nothing fails, 2 / 2^n.
+        chance = 2 / (4 if math.isinf(differences[0]) else 2) ** n
+        only = float(differences[0])
+        return Interval(estimate, only, only, min(level, 1 - chance))
     finite = np.concatenate([a, b])[np.isfinite(np.concatenate([a, b]))]
     worst = finite.max() if len(finite) else 0.0
     low, high = student(np.minimum(a, worst) - np.minimum(b, worst), level)
     return Interval(
         estimate,
-        -math.inf if apart.min() == -math.inf else low,
-        math.inf if apart.max() == math.inf else high,
+        -math.inf if differences.min() == -math.inf else low,
+        math.inf if differences.max() == math.inf else high,
         level,
     )
 

@@ -63,7 +63,7 @@ class GoodRegion:
 
 def best_of(
     validation: npt.ArrayLike,
-    figures: npt.ArrayLike | None = None,
+    reported: npt.ArrayLike | None = None,
     level: float = 0.95,
     seed: int = 0,
     resamples: int = 1000,
@@ -72,34 +72,34 @@ def best_of(
 
     The estimate goes through all draws without repetition, exactly. The interval is for new trials from the
     same search space; it says nothing of a fixed grid. That of the best validation value lies between ordered
-    values and holds the truth at least as often as its level says; that of other figures is a percentile
+    values and holds the truth at least as often as its level says; that of other values is a percentile
     bootstrap over trials, and does so 93 to 98 times in 100 from 5 trials on while k is no more than n / 5.
     No interval goes below the best seen, so that from there on levels fall: at k = n, every other search
     finds better.
 
     Args:
         validation: one value a trial, by which the best is chosen; tied trials are as likely to be it.
-        figures: what is reported of the chosen trial, such as its test value. None: the validation value.
+        reported: what is reported of the chosen trial, such as its test value. None: the validation value.
         level: the level asked for.
-        seed: decides the bootstrap.
-        resamples: how many of them.
+        seed: of the bootstrap.
+        resamples: how many resamples it draws.
 
     Raises:
-        ValueError: no trials, NaN among them, not as many figures, or a level outside (0, 1).
+        ValueError: no trials, NaN among them, not as many reported values, or a level outside (0, 1).
     """
     chosen = checked("validation", validation, 1)
-    shown = chosen if figures is None else checked("figures", figures, 1)
-    if shown.shape != chosen.shape:
-        raise ValueError(f"{len(chosen)} trials, but figures of {len(shown)}")
+    values = chosen if reported is None else checked("reported", reported, 1)
+    if values.shape != chosen.shape:
+        raise ValueError(f"{len(chosen)} trials, but reported values of {len(values)}")
     n = len(chosen)
     below, above, reached = _quantile_ends(n, fraction(level))
-    estimate = _of_best(chosen[None], shown[None], _shared(chosen))[0]
-    if figures is None:
+    estimate = _of_best(chosen[None], values[None], _shared(chosen))[0]
+    if reported is None:
         ordered = np.sort(chosen)
         return BestOf(estimate, ordered[below], ordered[above], reached)
     draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    found = _of_best(chosen[draws], shown[draws], _chances(n))
-    low, high = percentiles(found, level, max(2, n))
+    resampled = _of_best(chosen[draws], values[draws], _chances(n))
+    low, high = percentiles(resampled, level, max(2, n))
     return BestOf(estimate, low, high, reached)
 
 
@@ -126,8 +126,8 @@ def good_region(
         tolerance: good is a median loss up to (1 + tolerance) times the lowest. None: up to the upper end
             of the lowest median's own interval, the seeds' noise.
         level: the level asked for.
-        seed: decides the bootstrap.
-        resamples: how many of them.
+        seed: of the bootstrap.
+        resamples: how many resamples it draws.
 
     Raises:
         ValueError: rates that are not positive or repeat, losses of another shape or NaN, a negative
@@ -152,30 +152,39 @@ def good_region(
         return GoodRegion(math.nan, math.nan, math.nan, nothing, False, False)
     noise = 0.0
     if tolerance is None:
-        found = median(table[lowest], level)
-        noise = found.high - found.estimate
+        of_lowest = median(table[lowest], level)
+        noise = of_lowest.high - of_lowest.estimate
     ends = _ends(decades, middles, tolerance or 0.0, noise)
-    width = float(ends.width)
-    seeds = table.shape[1]
-    if seeds == 1:
-        interval = Interval(width, width, width, 0.0)
-    elif seeds < 6:
-        low, high = _jackknife(decades, table, tolerance or 0.0, noise, fraction(level))
-        interval = Interval(width, min(low, width), max(high, width), level)
-    else:
-        draws = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
-        drawn = medians(np.moveaxis(table[:, draws], 0, 1))
-        widths = _ends(decades, drawn, tolerance or 0.0, noise).width
-        low, high = percentiles(widths, fraction(level), seeds).tolist()
-        interval = Interval(width, min(low, width), max(high, width), level)
     return GoodRegion(
         float(lr[lowest]),
         float(10**ends.low),
         float(10**ends.high),
-        interval,
+        _width_interval(decades, table, (tolerance or 0.0, noise), fraction(level), seed, resamples),
         bool(ends.low == decades[0]),
         bool(ends.high == decades[-1]),
     )
+
+
+def _width_interval(
+    decades: FloatArray,
+    table: FloatArray,
+    limit: tuple[float, float],
+    level: float,
+    seed: int,
+    resamples: int,
+) -> Interval:
+    """The width of the good region and its interval; `limit` is the tolerance and the noise."""
+    width = float(_ends(decades, medians(table), *limit).width)
+    seeds = table.shape[1]
+    if seeds == 1:
+        return Interval(width, width, width, 0.0)
+    if seeds < 6:
+        low, high = _jackknife(decades, table, *limit, level)
+    else:
+        draws = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
+        drawn = medians(np.moveaxis(table[:, draws], 0, 1))
+        low, high = percentiles(_ends(decades, drawn, *limit).width, level, seeds).tolist()
+    return Interval(width, min(low, width), max(high, width), level)
 
 
 def _chances(n: int) -> FloatArray:
@@ -194,9 +203,9 @@ def _shared(chosen: FloatArray) -> FloatArray:
     return np.asarray(chances @ (member / member.sum(axis=0)))
 
 
-def _of_best(chosen: FloatArray, shown: FloatArray, chances: FloatArray) -> FloatArray:
-    """The median of what is shown of the best of k, for samples of n trials each: samples x k."""
-    ranked = np.take_along_axis(shown, np.argsort(chosen, axis=1), axis=1)
+def _of_best(chosen: FloatArray, reported: FloatArray, chances: FloatArray) -> FloatArray:
+    """The median of what is reported of the best of k, for samples of n trials each: samples x k."""
+    ranked = np.take_along_axis(reported, np.argsort(chosen, axis=1), axis=1)
     order = np.argsort(ranked, axis=1)
     ordered = np.take_along_axis(ranked, order, axis=1)
     return np.stack([_weighted_medians(ordered, weights[order]) for weights in chances], axis=1)

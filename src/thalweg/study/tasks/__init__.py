@@ -1,4 +1,4 @@
-"""Tasks by name."""
+"""Built-in tasks, by name; and tasks from the user's files."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -11,8 +11,8 @@ from thalweg.study.task import Task
 from thalweg.study.tasks.from_file import load
 
 
-def _made(module: str, function: str, *arguments: object) -> Callable[[Path | None], Task]:
-    """Makes a task, importing what it needs only then: names alone need no framework."""
+def _lazy(module: str, function: str, *arguments: object) -> Callable[[Path | None], Task]:
+    """Makes a task when it is called, and imports only then: listing names needs no framework."""
 
     def make(folder: Path | None) -> Task:
         task: Task = getattr(import_module(f"{__name__}.{module}"), function)(*arguments, folder)
@@ -22,22 +22,22 @@ def _made(module: str, function: str, *arguments: object) -> Callable[[Path | No
 
 
 TASKS: dict[str, Callable[[Path | None], Task]] = {
-    "digits": _made("images", "digits"),
-    "mnist": _made("images", "perceptron", sets.MNIST),
-    "fashion-mnist": _made("images", "perceptron", sets.FASHION_MNIST),
-    "fashion-mnist-cnn": _made("images", "convolutional", sets.FASHION_MNIST),
-    "mnist-autoencoder": _made("images", "autoencoder", sets.MNIST),
-    "imdb-cnn": _made("text", "review_convolution"),
-    "imdb-bow": _made("text", "review_words"),
-    "shakespeare-rnn": _made("text", "shakespeare_recurrent"),
-    "shakespeare-transformer": _made("text", "shakespeare_transformer"),
-    "quadratic": _made("convex", "quadratic"),
-    "logistic": _made("convex", "logistic"),
+    "digits": _lazy("images", "digits"),
+    "mnist": _lazy("images", "perceptron", sets.MNIST),
+    "fashion-mnist": _lazy("images", "perceptron", sets.FASHION_MNIST),
+    "fashion-mnist-cnn": _lazy("images", "convolutional", sets.FASHION_MNIST),
+    "mnist-autoencoder": _lazy("images", "autoencoder", sets.MNIST),
+    "imdb-cnn": _lazy("text", "review_convolution"),
+    "imdb-bow": _lazy("text", "review_words"),
+    "shakespeare-rnn": _lazy("text", "shakespeare_recurrent"),
+    "shakespeare-transformer": _lazy("text", "shakespeare_transformer"),
+    "quadratic": _lazy("convex", "quadratic"),
+    "logistic": _lazy("convex", "logistic"),
 }
 
 
 def get(name: str, folder: Path | None = None) -> Task:
-    """A task by name, its data found and checked: a built-in one, or the user's own as `load` takes it.
+    """A task by name, with its data: a built-in one, or the user's own as `load` takes it.
 
     Args:
         name: as in `TASKS` (capitals, underscores and spaces make no difference), or "my_task.py:task".
@@ -45,7 +45,7 @@ def get(name: str, folder: Path | None = None) -> Task:
             download.
 
     Raises:
-        StudyError: no task has the name, its data is not to be had, or as `load`.
+        StudyError: no task has that name, its data is not available, or as `load`.
     """
     if ".py" in name:
         return load(name)

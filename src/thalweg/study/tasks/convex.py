@@ -1,4 +1,4 @@
-"""Tasks whose lowest loss is known."""
+"""Convex tasks, whose lowest loss is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thalweg.study.data.arrays import Array, Data, Examples
 from thalweg.study.errors import StudyError
 from thalweg.study.learners.metrics import LOSS, Measure
 from thalweg.study.learners.torch import TorchTraining
-from thalweg.study.learners.torch_metrics import Figure, bce
+from thalweg.study.learners.torch_metrics import TorchMetric, bce
 from thalweg.study.task import Task
 
 _L2 = 1e-2
@@ -23,15 +23,15 @@ _L2 = 1e-2
 def quadratic(
     folder: Path | None = None, *, dimensions: int = 100, condition: float = 1000.0, noise: float = 0.0
 ) -> Task:
-    """Half of x'Hx, whose minimum is 0 at 0, from a random start of norm about sqrt(dimensions).
+    """The quadratic x'Hx / 2, whose minimum is 0 at 0, from a random start of norm about sqrt(dimensions).
 
     Args:
         folder: None: there is no data.
         dimensions: how many entries x has.
-        condition: of H, whose eigenvalues lie evenly on a logarithmic scale from 1 / condition to 1,
-            in directions of no relation to the axes.
+        condition: the condition number of H, whose eigenvalues are spread evenly on a logarithmic scale
+            from 1 / condition to 1, along random directions.
         noise: standard deviation of what is added to each entry of a step's gradient. It sums to 0
-            over an epoch of 100 steps, and is none in validation and test.
+            over an epoch of 100 steps, and is left out in validation and test.
 
     Raises:
         StudyError: a folder, or a value out of range.
@@ -54,7 +54,7 @@ class Quadratic(nn.Module):
     def __init__(self, dimensions: int, condition: float) -> None:
         super().__init__()
         self.x = nn.Parameter(torch.randn(dimensions))
-        # RandomState: all seeds meet the same valley, from starts of their own.
+        # RandomState: all seeds have the same H, and starts of their own.
         basis, _ = np.linalg.qr(np.random.RandomState(0).normal(size=(dimensions, dimensions)))
         eigenvalues = np.logspace(0, -np.log10(condition), dimensions) if dimensions > 1 else np.ones(1)
         self.hessian: Tensor
@@ -73,24 +73,24 @@ def mean_output(outputs: Tensor, targets: Tensor) -> Tensor:
 def _noise(dimensions: int, noise: float) -> Data:
     slopes = noise * np.random.RandomState(1).normal(size=(100, dimensions))
     slopes -= slopes.mean(axis=0)
-    none = Examples(np.zeros((1, dimensions), np.float32), np.zeros(1, np.float32))
-    return Data(Examples(slopes.astype(np.float32), np.zeros(100, np.float32)), none, none)
+    no_noise = Examples(np.zeros((1, dimensions), np.float32), np.zeros(1, np.float32))
+    return Data(Examples(slopes.astype(np.float32), np.zeros(100, np.float32)), no_noise, no_noise)
 
 
 def logistic(folder: Path | None = None) -> Task:
     """Benign or malignant, by logistic regression with an l2 penalty on 30 standardised measurements.
 
-    The loss is the mean cross-entropy plus 0.005 |w|^2, convex; its lowest value over the training part
+    The loss is the mean cross-entropy plus 0.005 |w|^2, convex; its lowest value over the training set
     was found by Newton's method and is `Task.optimum`.
     """
     if folder:
         raise StudyError("the data of logistic is embedded in scikit-learn: leave out ", Argument("folder"))
-    figures = (Figure(Measure("accuracy", lower_is_better=False), first_accuracy),)
-    learner = TorchTraining("logistic 1", Penalised, _measurements, penalised_bce, figures, 32)
+    metrics = (TorchMetric(Measure("accuracy", lower_is_better=False), first_accuracy),)
+    learner = TorchTraining("logistic 1", Penalised, _measurements, penalised_bce, metrics, 32)
     sources = {"breast cancer": "https://archive.ics.uci.edu/dataset/17, from scikit-learn"}
     train = _measurements().train
     optimum = lowest(train.inputs.astype(float), train.targets.astype(float))
-    return Task("logistic", "1", learner, (LOSS, figures[0].measure), optimum=optimum, sources=sources)
+    return Task("logistic", "1", learner, (LOSS, metrics[0].measure), optimum=optimum, sources=sources)
 
 
 class Penalised(nn.Module):
@@ -119,7 +119,7 @@ def first_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _measurements() -> Data:
-    """569 examples: 369 to train, 100 to validate, 100 to test; scaled by the training part's moments."""
+    """569 examples: 369 to train, 100 to validate, 100 to test; scaled by the training set's moments."""
     from sklearn.datasets import load_breast_cancer
 
     inputs, targets = load_breast_cancer(return_X_y=True)
@@ -145,7 +145,7 @@ def lowest(inputs: Array, targets: Array) -> float:
         gradient = design.T @ (p - targets) / len(targets) + penalties * w
         hessian = (design.T * (p * (1 - p))) @ design / len(targets) + np.diag(penalties)
         step = np.linalg.solve(hessian, gradient)
-        if gradient @ step / 2 < 1e-14:  # about what the loss can still fall
+        if gradient @ step / 2 < 1e-14:  # about how much the loss can still fall
             return loss(w)
         size = 1.0
         while loss(w - size * step) > loss(w) - 1e-4 * size * (gradient @ step):

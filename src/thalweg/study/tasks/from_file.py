@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from thalweg.errors import nearest
 from thalweg.study.errors import StudyError
-from thalweg.study.fingerprint import files as opened
-from thalweg.study.fingerprint.hashing import other
+from thalweg.study.fingerprint.files import files_read, hashes
+from thalweg.study.fingerprint.hashing import differences
 from thalweg.study.fingerprint.libraries import is_library
 from thalweg.study.task import Task
 
@@ -35,7 +35,7 @@ def load(reference: str) -> Task:
             returns one; ":task" may be left out.
 
     Raises:
-        StudyError: there is no such file or name, the file fails, or what it has is no Task.
+        StudyError: there is no such file or name, the file fails, or what it has is not a Task.
     """
     file, colon, attribute = reference.rpartition(":")
     if not colon or attribute.endswith(".py"):
@@ -44,10 +44,8 @@ def load(reference: str) -> Task:
     if not path.is_file():
         raise StudyError(f"there is no file {path}")
     changed = path.stat().st_mtime_ns
-    found = _task_of(path, attribute, changed)
-    return dataclasses.replace(
-        found, learner=_FromFile(path, attribute, found.version, found.covers, changed)
-    )
+    task = _task_of(path, attribute, changed)
+    return dataclasses.replace(task, learner=_FromFile(path, attribute, task.version, task.covers, changed))
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class _FromFile:
         return task.learner(setting, seed)
 
     def _why_another(self, task: Task, changed: int) -> str:
-        names = other(self.covers, task.covers)
+        names = differences(self.covers, task.covers)
         parts = " and ".join(name for name in names if "." not in name)
         edited = changed != self.changed or any("." in name for name in names if name != self.path.name)
         if edited or not parts:
@@ -84,33 +82,33 @@ class _FromFile:
 @functools.lru_cache(maxsize=1)
 def _task_of(path: Path, attribute: str, changed: int) -> Task:
     """The task in a file, made once as long as the file is unchanged."""
-    with opened.watched() as files:
+    with files_read() as files:
         module, read = run_file(path, changed)
-        found = _made(module, path, attribute)
-    content = opened.contents(files | read) if found.covers else []
+        task = _task_in(module, path, attribute)
+    content = hashes(files | read) if task.covers else []
     if not content:
-        return found
+        return task
     # What was read on the way may have gone into anything.
-    digest = hashlib.sha256(repr((found.version, content)).encode()).hexdigest()[:16]
-    covers = {**found.covers, **{name: hash_[:16] for name, hash_ in content}}
-    return dataclasses.replace(found, version=digest, covers=covers)
+    digest = hashlib.sha256(repr((task.version, content)).encode()).hexdigest()[:16]
+    covers = {**task.covers, **{name: hash_[:16] for name, hash_ in content}}
+    return dataclasses.replace(task, version=digest, covers=covers)
 
 
-def _made(module: types.ModuleType, path: Path, attribute: str) -> Task:
-    found = getattr(module, attribute, None)
-    if found is None:
+def _task_in(module: types.ModuleType, path: Path, attribute: str) -> Task:
+    task = getattr(module, attribute, None)
+    if task is None:
         known = [name for name, value in vars(module).items() if isinstance(value, Task) or callable(value)]
         raise StudyError(f"{path.name} has no {attribute!r}; {nearest(attribute, known)}")
-    if callable(found):
+    if callable(task):
         try:
-            found = found()
+            task = task()
         except StudyError:
             raise
         except Exception as error:
-            raise StudyError(f"{attribute}() of {path.name} failed: {_told(error)}") from error
-    if not isinstance(found, Task):
-        raise StudyError(f"{attribute} of {path.name} is {type(found).__name__}, where a Task is wanted")
-    return found
+            raise StudyError(f"{attribute}() of {path.name} failed: {_with_line(error)}") from error
+    if not isinstance(task, Task):
+        raise StudyError(f"{attribute} of {path.name} must be a Task, not {type(task).__name__}")
+    return task
 
 
 @functools.lru_cache(maxsize=1)
@@ -133,17 +131,17 @@ def run_file(path: Path, changed: int) -> tuple[types.ModuleType, set[str]]:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # as `python my_task.py` would: it may import its neighbours
     try:
-        with opened.watched() as files:
+        with files_read() as files:
             spec.loader.exec_module(module)
     except StudyError:
         raise
     except Exception as error:
-        raise StudyError(f"{path.name} failed: {_told(error)}") from error
+        raise StudyError(f"{path.name} failed: {_with_line(error)}") from error
     return module, files
 
 
-def _told(error: Exception) -> str:
-    """An exception with the line of the user's file that it comes from."""
+def _with_line(error: Exception) -> str:
+    """An exception's message with the line of the user's file that it comes from."""
     trace, line = error.__traceback__, None
     while trace:
         if Path(trace.tb_frame.f_code.co_filename).suffix == ".py" and not is_library(

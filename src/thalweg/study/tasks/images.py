@@ -1,4 +1,4 @@
-"""Pictures of digits and of clothes."""
+"""Images: digits and clothes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from thalweg.study.errors import StudyError
 from thalweg.study.learners.metrics import LOSS, Measure
 from thalweg.study.learners.models import mlp
 from thalweg.study.learners.torch import TorchTraining
-from thalweg.study.learners.torch_metrics import Figure, accuracy, bce, cross_entropy, cut_cross_entropy
+from thalweg.study.learners.torch_metrics import (
+    TorchMetric,
+    accuracy,
+    bce,
+    clipped_cross_entropy,
+    cross_entropy,
+)
 from thalweg.study.task import Task
 from thalweg.study.tasks import models
 
-ACCURACY = Figure(Measure("accuracy", lower_is_better=False), accuracy)
+ACCURACY = TorchMetric(Measure("accuracy", lower_is_better=False), accuracy)
 SOURCES = {
     "mnist": "http://yann.lecun.com/exdb/mnist",
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist (MIT)",
@@ -37,7 +43,7 @@ def digits(folder: Path | None = None) -> Task:
 
 
 def perceptron(files: IdxSet, folder: Path | None = None) -> Task:
-    """28x28 pixels, by a perceptron 784-300-100-10, as courses have it."""
+    """28x28 pixels, by a perceptron 784-300-100-10, as in courses."""
     return _idx(files, folder, files.name, partial(mlp, 784, 300, 100, 10))
 
 
@@ -50,7 +56,7 @@ def _idx(files: IdxSet, folder: Path | None, name: str, model: models.Factory) -
     files.find(folder)
     version = f"1, data {files.digest}"
     load = partial(files.load, folder and folder.absolute())
-    learner = TorchTraining(f"{name} {version}", model, load, cut_cross_entropy, (ACCURACY,), 32)
+    learner = TorchTraining(f"{name} {version}", model, load, clipped_cross_entropy, (ACCURACY,), 32)
     sources = {files.name: SOURCES[files.name]}
     return Task(name, version, learner, (LOSS, ACCURACY.measure), sources=sources)
 
@@ -63,7 +69,7 @@ def autoencoder(files: IdxSet, folder: Path | None = None) -> Task:
     """
     files.find(folder)
     version = f"1, data {files.digest}"
-    load = partial(_themselves, files, folder and folder.absolute())
+    load = partial(_as_targets, files, folder and folder.absolute())
     model = partial(models.autoencoder, 784, 1000, 500, 250, 30)
     name = f"{files.name}-autoencoder"
     learner = TorchTraining(f"{name} {version}", model, load, picture_bce, (SQUARES,), 100)
@@ -81,9 +87,10 @@ def picture_squares(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.sigmoid() - targets).square().sum(-1).mean()
 
 
-SQUARES = Figure(Measure("squared_error", lower_is_better=True), picture_squares)
+SQUARES = TorchMetric(Measure("squared_error", lower_is_better=True), picture_squares)
 
 
-def _themselves(files: IdxSet, folder: Path | None) -> Data:
-    found = files.load(folder)
-    return Data(*(Examples(part.inputs, part.inputs) for part in (found.train, found.validation, found.test)))
+def _as_targets(files: IdxSet, folder: Path | None) -> Data:
+    """The images, each its own target."""
+    data = files.load(folder)
+    return Data(*(Examples(images, images) for images, _ in (data.train, data.validation, data.test)))

@@ -1,4 +1,4 @@
-"""The models of the built-in tasks. Those that courses have from Keras start their weights as Keras does."""
+"""The models of the built-in tasks. Those known from Keras start their weights as Keras does."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
     def __init__(self, characters: int = 65, length: int = 64, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, width)
-        self.place = nn.Parameter(0.02 * torch.randn(length, width))
+        self.position = nn.Parameter(0.02 * torch.randn(length, width))
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
 
     def forward(self, characters: Tensor) -> Tensor:
         """Logits (n, length, characters) of character numbers (n, length)."""
-        x = self.embedding(characters) + self.place[: characters.shape[1]]
+        x = self.embedding(characters) + self.position[: characters.shape[1]]
         output: Tensor = self.output(self.norm(self.blocks(x)))
         return output
 
@@ -93,7 +93,7 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.attend = nn.Linear(width, 3 * width)
         self.mix = nn.Linear(width, width)
-        self.think = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.expand = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """A sequence (n, length, width) from another."""
@@ -101,16 +101,16 @@ class _Block(nn.Module):
         q, k, v = split.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.mix(mixed.transpose(1, 2).flatten(-2))
-        output: Tensor = x + self.think(self.norms[1](x))
+        output: Tensor = x + self.expand(self.norms[1](x))
         return output
 
 
 def autoencoder(*widths: int) -> nn.Sequential:
     """Logistic units down to a linear code of the last width, and the same way back to logits."""
     layers: list[nn.Module] = []
-    places = [*widths, *widths[-2::-1]]
-    for place, (inputs, outputs) in enumerate(pairwise(places), 1):
+    all_widths = [*widths, *widths[-2::-1]]
+    for number, (inputs, outputs) in enumerate(pairwise(all_widths), 1):
         layers.append(glorot(nn.Linear(inputs, outputs)))
-        if place not in (len(widths) - 1, len(places) - 1):
+        if number not in (len(widths) - 1, len(all_widths) - 1):
             layers.append(nn.Sigmoid())
     return nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""Film reviews and Shakespeare."""
+"""Text: the sentiment of film reviews, and the next character of Shakespeare."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from thalweg.study.learners.torch_metrics import METRICS, bce, cross_entropy
 from thalweg.study.task import Task
 from thalweg.study.tasks import models
 
-# What separates words, besides white space: all punctuation but the apostrophe, as in Keras.
+# Words are separated by white space and all punctuation but the apostrophe, as in Keras.
 _PUNCTUATION = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~', " "))
-_RARE = 65535  # the number of all words beyond the most frequent ones
-# Keras's numbers before the words': filling, start of a review, a word beyond the most frequent.
-_FILL, _START, _UNKNOWN, _FIRST = 0, 1, 2, 4
-LENGTH = 64  # characters of Shakespeare that are read at once
+_RARE = 65535  # stands for all words beyond the most frequent ones
+# Keras's special numbers, below those of words: padding, start of a review, a word beyond the most frequent.
+_PADDING, _START, _UNKNOWN, _FIRST = 0, 1, 2, 4
+LENGTH = 64  # of a sequence of characters of Shakespeare
 
 
 # -- reviews -------------------------------------------------------------------------------------
 
 
 def review_convolution(folder: Path | None = None) -> Task:
-    """Sentiment of IMDB reviews by a convolution over words, as Keras's well-known example has it.
+    """Sentiment of IMDB reviews by a convolution over words, as in Keras's well-known example.
 
     The 5,000 most frequent words, the last 400 of a review, 250 units.
     """
@@ -63,24 +63,24 @@ def reviews(folder: Path | None = None) -> dict[str, Array]:
         for "train" and "test" each: "words_*" of all reviews on end, "ends_*" of each review, "labels_*".
 
     Raises:
-        StudyError: the files are not to be had.
+        StudyError: the files are not available.
     """
-    # Which content is named by what it has to hash to, so that other files never meet kept numbers.
-    return files.kept(f"imdb-words-1-{IMDB.digest}", partial(_numbered, folder))
+    # The name has the hash of the files, so that others never get these numbers.
+    return files.cached(f"imdb-words-1-{IMDB.digest}", partial(_numbered, folder))
 
 
 def _numbered(folder: Path | None) -> dict[str, Array]:
-    found = dict(zip(("train", "test"), sets.reviews(folder), strict=True))
-    split = {name: [_words(text) for text in part.texts] for name, part in found.items()}
-    counts = Counter(word for words in split["train"] for word in words)
+    by_set = dict(zip(("train", "test"), sets.reviews(folder), strict=True))
+    words = {name: [_words(text) for text in reviews_.texts] for name, reviews_ in by_set.items()}
+    counts = Counter(word for words in words["train"] for word in words)
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[:_RARE]
     numbers = {word: number for number, word in enumerate(frequent)}
     arrays = {}
-    for name, texts in split.items():
+    for name, texts in words.items():
         flat = (numbers.get(word, _RARE) for words in texts for word in words)
         arrays[f"words_{name}"] = np.fromiter(flat, np.uint16)
         arrays[f"ends_{name}"] = np.cumsum([len(words) for words in texts])
-        arrays[f"labels_{name}"] = np.array(found[name].labels, np.uint8)
+        arrays[f"labels_{name}"] = np.array(by_set[name].labels, np.uint8)
     return arrays
 
 
@@ -89,49 +89,49 @@ def _words(text: str) -> list[str]:
 
 
 def _sequences(folder: Path | None, words: int, length: int) -> Data:
-    """Each review's last words by number, after filling; as `keras.datasets.imdb` numbers them."""
-    found = reviews(folder)
+    """Each review's last words by number, after padding; as `keras.datasets.imdb` numbers them."""
+    arrays = reviews(folder)
 
-    def part(name: str) -> Examples:
-        flat, ends = found[f"words_{name}"].astype(np.int32) + _FIRST, found[f"ends_{name}"]
+    def examples(name: str) -> Examples:
+        flat, ends = arrays[f"words_{name}"].astype(np.int32) + _FIRST, arrays[f"ends_{name}"]
         flat[flat >= words] = _UNKNOWN
-        inputs = np.full((len(ends), length), _FILL, np.int32)
+        inputs = np.full((len(ends), length), _PADDING, np.int32)
         for row, review in zip(inputs, np.split(flat, ends[:-1]), strict=True):
             last = np.concatenate([[_START], review])[-length:]
             row[length - len(last) :] = last
-        return Examples(inputs, _labels(found, name))
+        return Examples(inputs, _labels(arrays, name))
 
-    return _held_out(part("train"), part("test"))
+    return _held_out(examples("train"), examples("test"))
 
 
 def _bags(folder: Path | None, words: int) -> Data:
     """Which of the most frequent words occur in each review, as sparse rows of zeros and ones."""
     from scipy.sparse import csr_array
 
-    found = reviews(folder)
+    arrays = reviews(folder)
 
-    def part(name: str) -> Examples:
-        flat, ends = found[f"words_{name}"], found[f"ends_{name}"]
+    def examples(name: str) -> Examples:
+        flat, ends = arrays[f"words_{name}"], arrays[f"ends_{name}"]
         review = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         known = flat < words
         entries = np.ones(known.sum(), np.float32), (review[known], flat[known].astype(np.int64))
         bags = csr_array(entries, shape=(len(ends), words))
         bags.sum_duplicates()
         bags.data[:] = 1
-        return Examples(bags, _labels(found, name))
+        return Examples(bags, _labels(arrays, name))
 
-    return _held_out(part("train"), part("test"))
+    return _held_out(examples("train"), examples("test"))
 
 
-def _labels(found: dict[str, Array], name: str) -> Array:
-    return found[f"labels_{name}"].astype(np.float32)[:, None]
+def _labels(arrays: dict[str, Array], name: str) -> Array:
+    return arrays[f"labels_{name}"].astype(np.float32)[:, None]
 
 
 def _held_out(train: Examples, test: Examples) -> Data:
-    """A fifth of the training reviews to validate with: they are ordered by opinion, so drawn."""
+    """Holds out a random fifth of the training reviews for validation: they are ordered by label."""
     order = np.random.RandomState(0).permutation(len(train.targets))
-    ours, held = np.split(order, [len(order) * 4 // 5])
-    first, second = (Examples(train.inputs[rows], train.targets[rows]) for rows in (ours, held))
+    ours, held_out = np.split(order, [len(order) * 4 // 5])
+    first, second = (Examples(train.inputs[rows], train.targets[rows]) for rows in (ours, held_out))
     return Data(first, second, test)
 
 
@@ -152,19 +152,21 @@ def _shakespeare(name: str, model: models.Factory, folder: Path | None) -> Task:
     SHAKESPEARE.find(folder)
     version = f"1, data {SHAKESPEARE.digest}"
     load = partial(_windows, folder and folder.absolute())
-    figures = METRICS["perplexity"], METRICS["accuracy"]
-    learner = TorchTraining(f"{name} {version}", model, load, cross_entropy, figures, 32)
+    metrics = METRICS["perplexity"], METRICS["accuracy"]
+    learner = TorchTraining(f"{name} {version}", model, load, cross_entropy, metrics, 32)
     sources = {"tinyshakespeare": "https://github.com/karpathy/char-rnn"}
-    return Task(name, version, learner, (LOSS, *(f.measure for f in figures)), epochs=10, sources=sources)
+    return Task(
+        name, version, learner, (LOSS, *(metric.measure for metric in metrics)), epochs=10, sources=sources
+    )
 
 
 def _windows(folder: Path | None) -> Data:
-    """Windows of 64 characters and what is one further on: 90 % of the text, 5 %, and the last 5 %."""
+    """Sequences of 64 characters, and those one position on: 90 % of the text, 5 %, and the last 5 %."""
     text = np.frombuffer(SHAKESPEARE.read("input.txt", folder), np.uint8)
     characters, numbers = np.unique(text, return_inverse=True)
     assert len(characters) <= 65
-    parts = np.split(numbers.astype(np.int64), [len(text) * 90 // 100, len(text) * 95 // 100])
-    return Data(*map(_window, parts))
+    texts = np.split(numbers.astype(np.int64), [len(text) * 90 // 100, len(text) * 95 // 100])
+    return Data(*map(_window, texts))
 
 
 def _window(numbers: Array) -> Examples:

@@ -3,18 +3,14 @@ import re
 
 import pytest
 
-from study_cases import found
+from study_cases import FAILS, GOOD, NEAR, WORSE, study_of
 from thalweg.study.reporting import wording
 from thalweg.study.statistics import findings as statistics
 from thalweg.study.statistics.resampling import Interval
 
-GOOD, WORSE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15], [0.20, 0.21, 0.23, 0.25, 0.27, 0.28]
-NEAR = [0.11, 0.10, 0.13, 0.12, 0.15, 0.14]
-FAILS = {"search": {0.1: [math.inf]}}
-
 
 def answer(contestants, **facts):
-    return wording.answer(statistics.find(found(contestants, **facts)))
+    return wording.answer(statistics.find(study_of(contestants, **facts)))
 
 
 @pytest.mark.parametrize(
@@ -24,7 +20,10 @@ def answer(contestants, **facts):
             {"a": {"final": GOOD}, "b": {"final": WORSE}},
             r"Best is a at learning rate 0\.1: test loss 0\.125 \(0\.10.*\), test accuracy 0\.800\. All",
         ),
-        ({"a": {"final": GOOD}, "b": {"final": NEAR}}, "No optimizer can be told from another: a and b lie"),
+        (
+            {"a": {"final": GOOD}, "b": {"final": NEAR}},
+            "No optimizer can be distinguished from another: a and b lie",
+        ),
         (
             {"a": {"final": GOOD}, "b": {"final": NEAR}, "c": {"final": WORSE}},
             "a and b are within the noise of 6 seeds; c is behind by more. Lowest median test loss: a at",
@@ -32,7 +31,7 @@ def answer(contestants, **facts):
         ({"a": {"final": GOOD}, "b": {"final": NEAR}, "c": FAILS}, "^a and b lie within"),
         ({"a": {"final": GOOD}}, r"^a at learning rate 0\.1: test loss .*0\.800\.$"),
         ({"a": {"final": [0.1]}, "b": {"final": [0.2]}}, "With one seed the noise is unknown"),
-        ({"a": FAILS, "b": FAILS}, "No run went through"),
+        ({"a": FAILS, "b": FAILS}, "Every run failed"),
         ({"a": {"search": {0.1: [0.1]}, "final": [math.inf] * 3}}, "Most runs failed"),
         ({f"a{i}": {"final": GOOD} for i in range(12)}, "a0, a1, .*a8 and 3 others lie within"),
         ({"a": {"final": GOOD}, "b": FAILS}, r"Best is a .*800\.$"),
@@ -48,11 +47,11 @@ def test_an_incomplete_study_says_so():
     assert said.startswith(
         "Not complete: 2 of 9 runs. Lowest so far: a at learning rate 0.1: validation loss"
     )
-    assert answer({"a": {}}, complete=False, total=9) == "No run is through yet."
+    assert answer({"a": {}}, complete=False, total=9) == "No run has ended yet."
 
 
 def notes(contestants, **facts):
-    return "\n".join(wording.notes(statistics.find(found(contestants, **facts))))
+    return "\n".join(wording.notes(statistics.find(study_of(contestants, **facts))))
 
 
 def test_notes_say_what_to_know():
@@ -67,7 +66,7 @@ def test_notes_say_what_to_know():
 def test_untuned_and_crashed_runs_are_named():
     crash = {"final": [0.1] * 3, "status": "crashed", "reason": "ValueError: of mine"}
     said = notes({"a": crash, "b": {"final": GOOD}})
-    assert "None was tuned: how they compare when each is, is another question (more --trials)." in said
+    assert "None was tuned: how they compare when tuned is another question (more --trials)." in said
     given = {"space": {"lr": {"low": 0.1, "high": 0.1, "scale": "list", "values": [0.1]}}}
     said = notes({name: {"final": GOOD, "facts": given} for name in "ab"})
     assert "is another question (leave --lr out, or give several)." in said
@@ -76,7 +75,7 @@ def test_untuned_and_crashed_runs_are_named():
         {"a": crash, "b": {"final": GOOD}}, varied={"name": "lr", "values": {}}
     )
     assert "3 of 9 runs crashed: a 3." in said
-    assert "Reason of a crash: ValueError: of mine." in said
+    assert "Reason for a crash: ValueError: of mine." in said
 
 
 @pytest.mark.parametrize(
