@@ -109,7 +109,7 @@ def as_written(rule: Rule) -> Step:
             return [taken], [new], ops.norm(g) if rule.guarded else None
         model = _Model(grads)
         g, p = model.joined(grads), model.joined(params)
-        joined = {slot: model.joined([state[slot] for state in states]) for slot in states[0]}
+        joined = {slot: model.shared_or_joined([state[slot] for state in states]) for slot in states[0]}
         taken, new = now.advance(t, g, p, joined, norm=model.norms)
         slots = {slot: model.parted(value) for slot, value in new.items()}
         each = [{slot: tensors[i] for slot, tensors in slots.items()} for i in range(len(params))]
@@ -127,10 +127,15 @@ class _Model:
         self._sizes = [math.prod(shape) for shape in self._shapes]
 
     def joined(self, tensors: Sequence[Array]) -> Array:
-        """One vector of all entries; a number that all share as it is."""
-        if all(isinstance(x, int | float) for x in tensors):
-            return tensors[0]
+        """One vector of all entries."""
         return self._xp.concat([self._xp.reshape(x, (-1,)) for x in tensors])
+
+    def shared_or_joined(self, values: Sequence[Any]) -> Any:
+        """The number that a slot is for all tensors; one vector where it has a value for each entry."""
+        first = values[0]
+        if isinstance(first, int | float) and all(value is first for value in values):
+            return first
+        return self.joined(values)
 
     def _slices(self, vector: Array) -> list[Array]:
         ends = np.cumsum(self._sizes).tolist()

@@ -1,17 +1,13 @@
 """Chains put together at random, over the tensors of one model, against plain NumPy."""
 
 import random
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 import thalweg
 from helpers import Normed, clipped_plainly, largest_difference
-from thalweg import chain, ops, trace
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(ops, name) for name in ops.__all__}
-FUNCTIONS["sum_of_squares"] = lambda x: np.sum(x * x)
+from thalweg import chain
+from thalweg.eager import Driver, as_traced, as_written, numpy_functions
 
 
 def drawn(generator: random.Random) -> list[thalweg.Treatment]:
@@ -38,16 +34,9 @@ def test_chains_take_norms_where_they_stand(rounds: int, generator: random.Rando
         ps = [random_numbers.standard_normal(shape) for shape in shapes]
         grads = [[random_numbers.standard_normal(shape) for shape in shapes] for _ in range(2)]
         rule = chain(*links, Normed(0.1))
-        program = trace(rule)
-        step, norms = program.array_function(FUNCTIONS), program.array_norms(FUNCTIONS)
-        found, ms = list(ps), [0.0] * len(ps)
-        for t, gs in enumerate(grads, 1):
-            tensors = [
-                {"t": t, "g": g, "p": p, "m": m, **rule.values} for g, p, m in zip(gs, found, ms, strict=True)
-            ]
-            whole = norms(tensors)
-            made = [step(**{**tensor, **whole}) for tensor in tensors]
-            found = [p - taken for p, (taken, _) in zip(found, made, strict=True)]
-            ms = [m for _, m in made]
         wanted = clipped_plainly(links, ps, grads, 0.1)
-        assert largest_difference(found, wanted) <= 1e-11, rule
+        for step in (as_written(rule), as_traced(rule, numpy_functions())):
+            driver, found = Driver(rule, len(ps), step=step), ps
+            for gs in grads:
+                found = [p - taken for p, taken in zip(found, driver.steps(found, gs), strict=True)]
+            assert largest_difference(found, wanted) <= 1e-11, rule

@@ -7,6 +7,7 @@ from pathlib import Path
 from thalweg import registry, surfaces
 from thalweg.cli.arguments import UsageError, asked, names
 from thalweg.rule import Rule
+from thalweg.rules import WELL_KNOWN
 from thalweg.surfaces import solvers
 from thalweg.surfaces.solvers import Solver
 
@@ -62,10 +63,10 @@ def _path_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--optimizers",
         type=names,
-        default=["sgd", "momentum", "adagrad", "adam"],
+        default=[*WELL_KNOWN[:4]],
         metavar="A,B",
         help=f"rules, with @dialect (rmsprop@keras), and the solvers {', '.join(solvers.names())} "
-        "(default: sgd,momentum,adagrad,adam)",
+        f"(default: {','.join(WELL_KNOWN[:4])})",
     )
     add("--lr", type=float, metavar="X", help="of every rule (default: tuned for each, with an equal budget)")
     add("--steps", type=int, default=100, metavar="N", help="how many each takes (default: 100)")

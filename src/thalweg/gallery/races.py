@@ -1,11 +1,13 @@
 """Races of the classical rules, each with its own tuned learning rate."""
 
+from thalweg import registry
 from thalweg.gallery.registry import FigureBuilder, picture
 from thalweg.rule import Rule
-from thalweg.rules import SGD, Adadelta, Adagrad, Adam, Momentum, Nesterov, RMSprop
+from thalweg.rules import WELL_KNOWN
 from thalweg.surfaces.race import compete
 
-CLASSICAL = [SGD(), Momentum(), Nesterov(), Adagrad(), RMSprop(), Adadelta(), Adam()]
+# The well-known rules but for Adam's variants, whose paths are Adam's here.
+_RACERS = [name for name in registry.rules() if name in {*WELL_KNOWN} - {"adamax", "nadam"}]
 
 _WHAT = {
     "sgd": (
@@ -41,14 +43,14 @@ def _alone(rule: Rule, what: str) -> None:
         return builder.caption(what, race.how)
 
 
-for _rule in (SGD(), Momentum(), Adagrad(), RMSprop(), Adam()):
-    _alone(_rule, _WHAT[_rule.name])
+for _name, _what in _WHAT.items():
+    _alone(registry.get(_name), _what)
 
 
 @picture("ravine", "Five rules in the ravine")
 def ravine_of_all(builder: FigureBuilder) -> str:
     """The five together."""
-    race = compete("ravine", [SGD(), Momentum(), Adagrad(), RMSprop(), Adam()], steps=60)
+    race = compete("ravine", [*_WHAT], steps=60)
     builder.race(race.paths, "Ravine", height=4.0)
     return builder.caption(
         "Gradient descent zigzags, momentum swings, and the rules with a rate for each direction head for "
@@ -60,7 +62,7 @@ def ravine_of_all(builder: FigureBuilder) -> str:
 @picture("race-valley", "Race: the long valley")
 def race_valley(builder: FigureBuilder) -> str:
     """Curvatures 500 times apart."""
-    race = compete("long_valley", CLASSICAL, steps=120)
+    race = compete("long_valley", _RACERS, steps=120)
     builder.race(race.paths, "Long valley")
     return builder.caption(
         "Across the valley the curvature is 500 times that along it. Gradient descent, whose rate the "
@@ -73,7 +75,7 @@ def race_valley(builder: FigureBuilder) -> str:
 @picture("race-saddle", "Race: off a saddle point")
 def race_saddle(builder: FigureBuilder) -> str:
     """Beside the ridge."""
-    race = compete("saddle", CLASSICAL, steps=40)
+    race = compete("saddle", _RACERS, steps=40)
     builder.race(race.paths, "Saddle", height=4.8)
     return builder.caption(
         "All start a thousandth beside the ridge that leads to the saddle (cross). Gradient descent "
@@ -87,7 +89,7 @@ def race_saddle(builder: FigureBuilder) -> str:
 @picture("race-beale", "Race: Beale's function")
 def race_beale(builder: FigureBuilder) -> str:
     """Steep walls and a flat, bent valley."""
-    race = compete("beale", CLASSICAL, steps=120)
+    race = compete("beale", _RACERS, steps=120)
     builder.race(race.paths, "Beale", height=5.0)
     return builder.caption(
         "The gradient is a hundred times larger at the start than on the flat valley that leads to the "

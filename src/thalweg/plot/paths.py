@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from thalweg.plot.theme import LineStyle, Theme, find_theme
 from thalweg.registry import rules
 from thalweg.rule import Rule
+from thalweg.rules import WELL_KNOWN
 from thalweg.surfaces.functions import Surface
 from thalweg.surfaces.paths import Path, named_surface
 from thalweg.surfaces.race import labelled
@@ -19,8 +20,8 @@ from thalweg.surfaces.race import labelled
 Array: TypeAlias = NDArray[np.float64]
 Paths: TypeAlias = Mapping[str, Path] | Sequence[Path] | Path
 
-# The rules drawn most have the colours that differ most.
-FIRST = ("sgd", "momentum", "adagrad", "adam", "rmsprop", "nesterov", "adadelta", "nadam")
+# The best-known rules have the colours that differ most.
+FIRST = WELL_KNOWN[:8]
 
 # Beyond so many half windows from the centre a path is not followed further.
 _REACH = 4.0

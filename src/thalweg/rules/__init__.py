@@ -16,9 +16,13 @@ RULES: tuple[type[Rule], ...] = (
     Lion,
 )
 
+# The rules that textbooks compare, the best known first.
+WELL_KNOWN = ("sgd", "momentum", "adagrad", "adam", "rmsprop", "nesterov", "adadelta", "nadam", "adamax")
+
 __all__ = [
     "RULES",
     "SGD",
+    "WELL_KNOWN",
     "AMSGrad",
     "AdaBelief",
     "AdaMax",

@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from thalweg import registry
 from thalweg.errors import Argument, nearest
 from thalweg.rule import Rule
+from thalweg.rules import WELL_KNOWN
 from thalweg.study.contestant import Contestant, Optimizer
 from thalweg.study.errors import StudyError
 from thalweg.study.planning import proposers
@@ -34,7 +36,8 @@ from thalweg.study.planning.vary import Varied, variants
 from thalweg.study.records import Run
 from thalweg.study.task import Task
 
-CLASSICAL = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamax", "nadam")
+# The well-known rules but for Adadelta, which was made to do without a learning rate to search for.
+CLASSICAL = tuple(name for name in registry.rules() if name in {*WELL_KNOWN} - {"adadelta"})
 
 # How many settings a contestant may try by default.
 TRIALS = 12
