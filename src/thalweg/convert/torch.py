@@ -209,8 +209,8 @@ def _meaning(
     least = min((more for more, _ in found.values()), default=0)
     found = {kind: (more, meant) for kind, (more, meant) in found.items() if more == least}
     if not found:
-        asked = [given] if given else kinds if own else []
-        whose = " or ".join(kind.__name__ for kind in asked)
+        asked = own or given
+        whose = TORCH.known[asked].name if asked in TORCH.known else asked.__name__ if asked else ""
         raise Refused(
             f"the settings {', '.join(map(str, all_settings))} and the slots "
             f"{', '.join(sorted(map(str, all_slots))) or 'none'} are not those of "
