@@ -9,6 +9,11 @@ one of yours), and `Optimizer(params, rule)` runs any rule, treatments and sched
     optimizer = thalweg.torch.NAdam(model.parameters(), lr=2e-3)
 """
 
+try:
+    import torch as _  # noqa: F401
+except ImportError as error:
+    raise ImportError("thalweg.torch needs PyTorch: pip install 'thalweg[torch]'") from error
+
 from thalweg.dialects.torch import TORCH
 from thalweg.errors import UnknownRuleError, no_attribute
 from thalweg.registry import find, rules
