@@ -6,7 +6,7 @@ import pytest
 
 import thalweg
 from helpers import output, python
-from study_cases import found
+from study_cases import study_of
 
 
 @pytest.mark.parametrize("name", thalweg.rules())
@@ -40,7 +40,7 @@ def test_what_is_shown_does_not_depend_on_what_is_imported_first(first):
 
 
 def test_a_study_shows_its_answer_and_its_table():
-    shown = found({"a": {"final": [0.1] * 6}, "<b>": {"final": [0.5] * 6}})._repr_html_()
+    shown = study_of({"a": {"final": [0.1] * 6}, "<b>": {"final": [0.5] * 6}})._repr_html_()
     assert shown.startswith("<p>Best is a at learning rate 0.1")
     assert shown.count("<tr>") == 3
     assert "<th>&lt;b&gt;</th>" in shown
