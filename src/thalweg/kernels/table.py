@@ -22,6 +22,8 @@ Columns = Sequence[Sequence[Any]]
 
 # How many sets of addresses to remember as disjoint: gradients come back to the same few places.
 _PROVEN = 256
+# Up to how many arrays Python compares faster than NumPy.
+_FEW = 64
 # The row of a table that is only read.
 _GRADIENTS = 1
 
@@ -199,6 +201,9 @@ class Table:
         self._addresses = at.tobytes()
         self._sizes = np.array([DTYPES[x.dtype] for row in layouts for x in row], np.int64)
         met = self._met(extents[:, 0], extents[:, 1])
+        few = len(self._sizes) <= _FEW
+        columns_of = (self._begins.tolist(), self._ends.tolist(), self._sizes.tolist())
+        self._few = [*zip(*columns_of, strict=True)] if few else []
         self._disjoint = not met
         self._proven = {self._addresses} if self._disjoint else set()
         copied = self._copied(layouts, met)
@@ -286,12 +291,31 @@ class Table:
         """Whether arrays of the table's form are aligned at these addresses, and apart from each other."""
         if addresses in self._proven:
             return True
-        at = np.frombuffer(addresses, np.int64)
-        if np.any(at % self._sizes) or self._met(at + self._begins, at + self._ends):
+        if not (self._few_apart(addresses) if len(self._few) else self._many_apart(addresses)):
             return False
         if len(self._proven) >= _PROVEN:
             self._proven.clear()
         self._proven.add(addresses)
+        return True
+
+    def _many_apart(self, addresses: bytes) -> bool:
+        at = np.frombuffer(addresses, np.int64)
+        return not (np.any(at % self._sizes) or self._met(at + self._begins, at + self._ends))
+
+    def _few_apart(self, addresses: bytes) -> bool:
+        """The same without NumPy, whose calls take longer than this where there are few arrays."""
+        spans = []
+        for at, (begin, end, size) in zip(memoryview(addresses).cast("q"), self._few, strict=True):
+            if at % size:
+                return False
+            if end > begin:
+                spans.append((at + begin, at + end))
+        spans.sort()
+        reach = 0
+        for begin, end in spans:
+            if begin < reach:  # two that are only read may share memory: the slower look tells
+                return self._many_apart(addresses)
+            reach = end
         return True
 
     def _met(self, begins: Any, ends: Any) -> list[tuple[int, int]]:
