@@ -22,8 +22,6 @@ Columns = Sequence[Sequence[Any]]
 
 # How many sets of addresses to remember as disjoint: gradients come back to the same few places.
 _PROVEN = 256
-# Up to how many arrays Python compares faster than NumPy.
-_FEW = 64
 # The row of a table that is only read.
 _GRADIENTS = 1
 
@@ -146,7 +144,8 @@ class Group:
 
     def put(self, addresses: Any) -> None:
         """Note where the members' arrays are: (rows, members of the table)."""
-        self.batch.addresses[:] = addresses[:, self.places]
+        whole = len(self.places) == addresses.shape[1]  # in order
+        self.batch.addresses[:] = addresses if whole else addresses[:, self.places]
         for (row, place), address in self._fixed.items():
             self.batch.addresses[row, place] = address
 
@@ -199,11 +198,11 @@ class Table:
         extents = np.array([[x.extent for x in row] for row in layouts], np.int64).reshape(-1, 2)
         self._begins, self._ends = extents[:, 0] - at, extents[:, 1] - at
         self._addresses = at.tobytes()
-        self._sizes = np.array([DTYPES[x.dtype] for row in layouts for x in row], np.int64)
+        # The bits of an address that are 0 where it is a multiple of the entry's size, a power of two.
+        self._below_size = np.array([DTYPES[x.dtype] - 1 for row in layouts for x in row], np.int64)
         met = self._met(extents[:, 0], extents[:, 1])
-        few = len(self._sizes) <= _FEW
-        columns_of = (self._begins.tolist(), self._ends.tolist(), self._sizes.tolist())
-        self._few = [*zip(*columns_of, strict=True)] if few else []
+        self._filled = np.flatnonzero(self._ends > self._begins)
+        self._filled_begins, self._filled_ends = self._begins[self._filled], self._ends[self._filled]
         self._disjoint = not met
         self._proven = {self._addresses} if self._disjoint else set()
         copied = self._copied(layouts, met)
@@ -291,31 +290,20 @@ class Table:
         """Whether arrays of the table's form are aligned at these addresses, and apart from each other."""
         if addresses in self._proven:
             return True
-        if not (self._few_apart(addresses) if len(self._few) else self._many_apart(addresses)):
+        at = np.frombuffer(addresses, np.int64)
+        if (at & self._below_size).any():
+            return False
+        # Sorted, spans are apart if each begins where the one before has ended; two that are only read may
+        # share memory, which takes a closer look.
+        filled = at[self._filled]
+        begins, ends = filled + self._filled_begins, filled + self._filled_ends
+        order = begins.argsort()
+        apart = (begins[order[1:]] >= ends[order[:-1]]).all()
+        if not apart and self._met(at + self._begins, at + self._ends):
             return False
         if len(self._proven) >= _PROVEN:
             self._proven.clear()
         self._proven.add(addresses)
-        return True
-
-    def _many_apart(self, addresses: bytes) -> bool:
-        at = np.frombuffer(addresses, np.int64)
-        return not (np.any(at % self._sizes) or self._met(at + self._begins, at + self._ends))
-
-    def _few_apart(self, addresses: bytes) -> bool:
-        """The same without NumPy, whose calls take longer than this where there are few arrays."""
-        spans = []
-        for at, (begin, end, size) in zip(memoryview(addresses).cast("q"), self._few, strict=True):
-            if at % size:
-                return False
-            if end > begin:
-                spans.append((at + begin, at + end))
-        spans.sort()
-        reach = 0
-        for begin, end in spans:
-            if begin < reach:  # two that are only read may share memory: the slower look tells
-                return self._many_apart(addresses)
-            reach = end
         return True
 
     def _met(self, begins: Any, ends: Any) -> list[tuple[int, int]]:
