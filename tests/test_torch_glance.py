@@ -57,7 +57,7 @@ CHANGES: dict[str, Callable[[Tensor], None]] = {
 
 @available
 def test_with_this_torch_a_glance_is_to_be_had():
-    # Without one a step asks each tensor nine questions in Python, which takes longer than a small step.
+    # Without one a step asks each tensor ten questions in Python, which takes longer than a small step.
     assert glance(some()) is not None
 
 

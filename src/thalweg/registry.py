@@ -5,14 +5,14 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from thalweg.dialects import spoken
-from thalweg.errors import UnknownHyperparameterError, UnknownRuleError, nearest
+from thalweg.errors import UnknownHyperparameterError, UnknownRuleError, nearest, no_attribute
 from thalweg.hyperparameters import fold, spellings
 from thalweg.rule import Rule
 from thalweg.rules import RULES
@@ -125,6 +125,30 @@ def find(name: str | type[Rule], *, importing: bool = True) -> type[Rule]:
         )
         raise UnknownRuleError(name, rules(), why)
     return known[fold(name)]
+
+
+def front_end(
+    module: str, names: Iterable[str], class_of: Callable[[type[Rule]], type[T]]
+) -> tuple[Callable[[str], type[T]], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a front end's module, in which every rule has its own name.
+
+    Args:
+        module: its name.
+        names: what else it has.
+        class_of: its optimizer of a rule.
+    """
+    names = list(names)
+
+    def listed() -> list[str]:
+        return [*names, *(class_of(find(name)).__name__ for name in rules())]
+
+    def attribute(name: str) -> type[T]:
+        try:
+            return class_of(find(name))
+        except UnknownRuleError:
+            raise no_attribute(module, name, listed()) from None
+
+    return attribute, listed
 
 
 def find_treatment(name: str) -> type[Treatment]:

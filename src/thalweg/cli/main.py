@@ -191,14 +191,7 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--rule", metavar="RULE", help="the rule that IN follows, where it does not say")
     add("--dialect", metavar="NAME", help=f"of RULE: {DIALECTS} (default: that of --from)")
-    add(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a hyperparameter that IN does not hold, such as lr=0.01, or to go on with (may be repeated)",
-    )
+    _set_argument(command, "that IN does not hold, such as lr=0.01, or to go on with (may be repeated)")
     add("--step", type=int, metavar="N", help="number of steps taken, where IN does not say")
     add(
         "--names",
@@ -208,6 +201,17 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
     add("--into", metavar="FILE", help="a Keras model or torch checkpoint whose optimizer OUT replaces")
     add("--key", metavar="KEY", help="where a torch checkpoint holds the state")
     add("--approximate", action="store_true", help="take the nearest where there is nothing exact")
+
+
+def _set_argument(command: argparse.ArgumentParser, which: str) -> None:
+    command.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a hyperparameter {which}",
+    )
 
 
 def _kernel_arguments(command: argparse.ArgumentParser) -> None:
@@ -230,14 +234,9 @@ def _dialects_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("file", metavar="FILE", nargs="?", type=Path, help="a recording, .npz: see below")
     add("--rule", type=names, metavar="A,B", help="rules to hold against it (default: all)")
-    add(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a hyperparameter that is known, such as lr=0.01 (may be repeated; default: the dialect's own, "
-        "the learning rate fitted)",
+    _set_argument(
+        command,
+        "that is known, such as lr=0.01 (may be repeated; default: the dialect's own, the rate fitted)",
     )
 
 

@@ -248,9 +248,9 @@ def _by_decay(whole: Part, decays: list[bool] | None) -> list[Part]:
     body = anatomy(whole.rule)
     if decays is None or all(decays) or not body.decay:
         return [whole]
-    spared = replace(body, decay=0.0).assembled()
+    undecayed = replace(body, decay=0.0).assembled()
     parts: list[Part] = []
-    for rule, wanted in ((whole.rule, True), (spared, False)):
+    for rule, wanted in ((whole.rule, True), (undecayed, False)):
         names = [name for name, decay in zip(whole.names, decays, strict=True) if decay == wanted]
 
         def only(slots: dict[str, Arrays], names: list[str] = names) -> dict[str, Arrays]:
@@ -279,17 +279,17 @@ def _one_decay(run: Run) -> tuple[Run, list[str]]:
     """One rule for all where parts differ only in that some do not decay; and the names of those."""
     bodies = [anatomy(part.rule) for part in run.parts]
     decays = {body.decay for body in bodies if body.decay}
-    spared = [
+    undecayed = [
         name for part, body in zip(run.parts, bodies, strict=True) if not body.decay for name in part.names
     ]
-    if len(decays) != 1 or not spared:
+    if len(decays) != 1 or not undecayed:
         return run, []
     (decay,) = decays
     parts = [
         replace(part, rule=replace(body, decay=decay).assembled())
         for part, body in zip(run.parts, bodies, strict=True)
     ]
-    return replace(run, parts=parts), spared
+    return replace(run, parts=parts), undecayed
 
 
 def _class_of(body: Anatomy) -> tuple[str, Spelling | None]:

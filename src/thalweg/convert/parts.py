@@ -383,11 +383,11 @@ def _t_is_nothing(a: Part, b: Part) -> bool:
     if a.scalars != b.scalars or any(callable(value) for value in a.rule.values.values()):
         return False
 
-    def told(t: int) -> Any:
+    def scalars_at(t: int) -> Any:
         return program.scalars_at(t, a.rule, a.scalars)
 
     # Corrections vanish with t: if they have at the next step, they have for good.
-    return bool(told(a.t + 1) == told(b.t + 1) == told(a.t + 1000))
+    return bool(scalars_at(a.t + 1) == scalars_at(b.t + 1) == scalars_at(a.t + 1000))
 
 
 def scalar_slots(part: Part) -> dict[str, float]:

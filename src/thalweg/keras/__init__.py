@@ -20,9 +20,9 @@ except ModuleNotFoundError as error:
     raise ImportError("thalweg.keras needs Keras 3: pip install 'thalweg[keras]'") from error
 
 from thalweg.dialects.keras import KERAS
-from thalweg.errors import UnknownRuleError, no_attribute
+from thalweg.errors import UnknownRuleError
 from thalweg.keras.optimizers import Named, Optimizer, class_of
-from thalweg.registry import find, rules
+from thalweg.registry import find, front_end, rules
 from thalweg.rule import Rule
 
 __all__ = ["Optimizer", "get"]
@@ -61,12 +61,4 @@ def _class(name: str) -> type[Named]:
     return class_of(find(name.removeprefix("thalweg>")))
 
 
-def __getattr__(name: str) -> type[Named]:
-    try:
-        return _class(name)
-    except UnknownRuleError:
-        raise no_attribute(__name__, name, __dir__()) from None
-
-
-def __dir__() -> list[str]:
-    return [*__all__, *(class_of(find(name)).__name__ for name in rules())]
+__getattr__, __dir__ = front_end(__name__, __all__, class_of)

@@ -160,8 +160,8 @@ class Plan:
             given = {"t": t, **state, **values}
             rows = [given, {**given, **self._undecayed}] if self._undecayed else [given]
             whole = self._program.measure([partial(self._table.measure, self._row_of, rows, team)])
-            told, news = zip(*(self._program.scalar_function(**row, **whole) for row in rows), strict=True)
-            self._table.step(self._row_of, told, team)
+            scalars, news = zip(*(self._program.scalar_function(**row, **whole) for row in rows), strict=True)
+            self._table.step(self._row_of, scalars, team)
         finally:
             self._table.release()
         for variable, value in zip(self._numbers[1:], news[0], strict=True):

@@ -1,4 +1,4 @@
-"""Many of PyTorch's tensors looked at in two native calls, where Python would ask each one eight questions.
+"""Many of PyTorch's tensors looked at in two native calls, where Python would ask each one ten questions.
 
 torch's own guard, with which its compiler tells whether code still fits its inputs, compares types, dtypes,
 devices, sign and conjugate bits, sizes and strides. A loop over the C functions that torch keeps stable for

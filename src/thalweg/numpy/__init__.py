@@ -10,20 +10,10 @@ Every registered rule is here, under its own name and as courses spell it (`AdaG
 hyperparameters (`beta1`, `learning_rate`, `decay_rate`).
 """
 
-from thalweg.errors import UnknownRuleError, no_attribute
 from thalweg.numpy.base import Optimizer
-from thalweg.numpy.optimizers import Named, class_of
-from thalweg.registry import find, rules
+from thalweg.numpy.optimizers import class_of
+from thalweg.registry import front_end
 
 __all__ = ["Optimizer"]
 
-
-def __getattr__(name: str) -> type[Named]:
-    try:
-        return class_of(find(name))
-    except UnknownRuleError:
-        raise no_attribute(__name__, name, __dir__()) from None
-
-
-def __dir__() -> list[str]:
-    return [*__all__, *(class_of(find(name)).__name__ for name in rules())]
+__getattr__, __dir__ = front_end(__name__, __all__, class_of)

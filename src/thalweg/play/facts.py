@@ -22,7 +22,7 @@ from thalweg.surfaces.functions import Surface
 __all__ = ["catalogue", "of_rule", "of_surface"]
 
 # Colours for white and dark paper, and dashes in the width of a line.
-LOOKS: dict[str, Any] = {
+LINE_STYLES: dict[str, Any] = {
     "light": palette.LIGHT,
     "dark": palette.DARK,
     "dashes": [[2 * length for length in dashes] for dashes in palette.DASHES],
@@ -60,7 +60,7 @@ def catalogue() -> dict[str, Any]:
         "rules": rules,
         "solvers": [{"name": s, "title": solvers.get(s).title} for s in solvers.names()],
         "limits": LIMITS,
-        "looks": LOOKS,
+        "looks": LINE_STYLES,
     }
 
 

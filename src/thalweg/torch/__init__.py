@@ -15,21 +15,11 @@ except ImportError as error:
     raise ImportError("thalweg.torch needs PyTorch: pip install 'thalweg[torch]'") from error
 
 from thalweg.dialects.torch import TORCH
-from thalweg.errors import UnknownRuleError, no_attribute
-from thalweg.registry import find, rules
+from thalweg.registry import front_end
 from thalweg.torch.base import Optimizer
-from thalweg.torch.optimizers import Named, class_of
+from thalweg.torch.optimizers import class_of
 
 __all__ = ["Optimizer"]
 __all__ += dict.fromkeys(one.name for one in TORCH.spellings)
 
-
-def __getattr__(name: str) -> type[Named]:
-    try:
-        return class_of(find(name))
-    except UnknownRuleError:
-        raise no_attribute(__name__, name, __dir__()) from None
-
-
-def __dir__() -> list[str]:
-    return [*__all__, *(class_of(find(name)).__name__ for name in rules())]
+__getattr__, __dir__ = front_end(__name__, __all__, class_of)

@@ -96,7 +96,7 @@ class Row:
     Attributes:
         t: number of the step being taken, from 1.
         given: what it is computed from: `t`, the scalar slots before it, the hyperparameters.
-        kernel: what the kernel is told.
+        kernel: the kernel's scalars.
         new: the scalar slots after it.
     """
 
@@ -357,7 +357,7 @@ class Plan:
                 members.release()
 
 
-# -- what tensors must be: told before anything is written -------------------------------------------
+# -- what tensors must be: checked before anything is written -----------------------------------------
 
 # What a step computes with; float8 and the like have no arithmetic.
 NUMBERS = "float64, float32, float16, bfloat16 or complex numbers"

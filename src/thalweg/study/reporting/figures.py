@@ -36,7 +36,7 @@ def combined(
         draw(ax, chart, styles, theme, hidden)
         theme.set_title(ax, chart.title)
     if not pictures:
-        nothing = "No run went through: there is nothing to draw."
+        nothing = "Every run failed: there is nothing to draw."
         figure.text(0.5, 0.5, nothing, ha="center", color=theme.text)
     rest = f"; the first {MAX_LINES} of {len(names)} optimizers" if hidden else ""
     figure.suptitle(title + rest, color=theme.text)
